@@ -1,0 +1,1 @@
+//! An Azure Functions host for custom handlers: function.json in, invocations out.

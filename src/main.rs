@@ -1,0 +1,2 @@
+//! geo-events.
+fn main() {}
