@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::{
@@ -28,6 +28,9 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may take to answer the close frame.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Longest handshake and longest message of a client, in bytes.
 const MAX_HANDSHAKE: usize = 32 * 1024;
 const MAX_CLIENT_MESSAGE: usize = 1024 * 1024;
@@ -35,7 +38,7 @@ const MAX_CLIENT_MESSAGE: usize = 1024 * 1024;
 /// `POST /client/negotiate?hub=…&negotiateVersion=1`
 pub(crate) fn negotiate(hubs: &Hubs, identity: Identity, version: u32) -> Response {
     let connection = identity.connection.clone();
-    let Ok(token) = hubs.negotiate(identity) else {
+    let Ok(token) = hubs.negotiate(identity, version) else {
         return crate::server::error(
             http::StatusCode::TOO_MANY_REQUESTS,
             "TooManyConnections",
@@ -69,10 +72,15 @@ enum End {
 /// Runs a connection from its handshake to its end.
 pub(crate) async fn run(mut socket: WebSocket, identity: Identity, context: Context) {
     let mut records = Records::default();
-    let pending = match timeout(HANDSHAKE_TIMEOUT, handshake(&mut socket, &mut records)).await {
+    let shaken = tokio::select! {
+        // There is no handshake answer that says "come back": a client takes the end of the socket for it.
+        () = context.stop.cancelled() => return part(socket, None).await,
+        shaken = timeout(HANDSHAKE_TIMEOUT, handshake(&mut socket, &mut records)) => shaken,
+    };
+    let pending = match shaken {
         Ok(Ok(pending)) => pending,
         Ok(Err(Some(error))) => return refuse(socket, &error).await,
-        Ok(Err(None)) => return,
+        Ok(Err(None)) => return part(socket, None).await,
         Err(_) => return refuse(socket, "the handshake did not come in time").await,
     };
     let Ok(mut mailbox) = context.hubs.register(&identity, protocol::HANDSHAKE_DONE) else {
@@ -91,9 +99,11 @@ pub(crate) async fn run(mut socket: WebSocket, identity: Identity, context: Cont
         "client disconnected"
     );
     match end {
-        End::Gone => {}
-        End::Error(error) => finish(socket, protocol::close(Some(&error), false)).await,
-        End::Service(reason) => finish(socket, protocol::close(reason.as_deref(), true)).await,
+        End::Gone => part(socket, None).await,
+        End::Error(error) => part(socket, Some(protocol::close(Some(&error), false))).await,
+        End::Service(reason) => {
+            part(socket, Some(protocol::close(reason.as_deref(), true))).await;
+        }
     }
 }
 
@@ -141,6 +151,7 @@ async fn exchange(
     pending: Vec<String>,
     context: &Context,
 ) -> End {
+    let ended = mailbox.ended.clone();
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.reset();
     let mut heard = Instant::now();
@@ -152,14 +163,14 @@ async fn exchange(
         tokio::select! {
             biased;
             () = context.stop.cancelled() => return End::Service(Some("the service is restarting".to_owned())),
-            () = mailbox.ended.cancelled() => {
+            () = ended.cancelled() => {
                 return End::Service(match mailbox.goodbye() {
                     Goodbye::Shutdown => None,
                     Goodbye::TooSlow => Some("this client does not read as fast as messages are sent to it".to_owned()),
                     Goodbye::Asked(reason) => reason,
                 });
             }
-            message = mailbox.queue.recv() => {
+            message = mailbox.next() => {
                 let Some(message) = message else { return End::Gone };
                 if !deliver(socket, message).await {
                     return End::Gone;
@@ -184,10 +195,11 @@ async fn exchange(
                     return end;
                 }
             }
+            // Not a matter of the keep-alive, which rests while there is traffic.
+            () = sleep_until(heard + CLIENT_TIMEOUT), if pings => {
+                return End::Service(Some("the client has not been heard of for too long".to_owned()));
+            }
             _ = keep_alive.tick() => {
-                if pings && heard.elapsed() > CLIENT_TIMEOUT {
-                    return End::Service(Some("the client has not been heard of for too long".to_owned()));
-                }
                 if !deliver(socket, protocol::PING).await {
                     return End::Gone;
                 }
@@ -246,23 +258,28 @@ async fn deliver(socket: &mut WebSocket, message: Utf8Bytes) -> bool {
 
 async fn refuse(socket: WebSocket, error: &str) {
     warn!(error, "SignalR handshake refused");
-    finish(socket, protocol::handshake_error(error)).await;
+    part(socket, Some(protocol::handshake_error(error))).await;
 }
 
-/// Sends the last record and the close frame, and waits, for a while, for the client to take both.
-async fn finish(mut socket: WebSocket, last: Utf8Bytes) {
+/// Sends the last record, if there is one, and the close frame or the answer to the client's, and waits, for a while, for
+/// the client to take them. A client that is gone already takes nothing, and that is no error.
+async fn part(mut socket: WebSocket, last: Option<Utf8Bytes>) {
     let farewell = async {
+        if let Some(last) = last
+            && socket.send(Message::Text(last)).await.is_err()
+        {
+            return;
+        }
         let close = CloseFrame {
             code: close_code::NORMAL,
             reason: Utf8Bytes::default(),
         };
-        if socket.send(Message::Text(last)).await.is_ok()
-            && socket.send(Message::Close(Some(close))).await.is_ok()
-        {
-            while let Some(Ok(_)) = socket.recv().await {}
+        if let Err(cause) = socket.send(Message::Close(Some(close))).await {
+            debug!(%cause, "no close frame was sent: the client has closed first");
         }
+        while let Some(Ok(_)) = socket.recv().await {}
     };
-    if timeout(Duration::from_secs(1), farewell).await.is_err() {
+    if timeout(FAREWELL_TIMEOUT, farewell).await.is_err() {
         debug!("a client did not answer the close frame in time");
     }
 }

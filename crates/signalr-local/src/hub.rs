@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,8 +20,17 @@ use tokio_util::sync::CancellationToken;
 /// Messages that may wait for one client. A client that is further behind is closed and may reconnect.
 pub(crate) const CLIENT_QUEUE: usize = 4096;
 
+/// Bytes that may wait for one client, whatever the number of messages: each of them may have a megabyte.
+pub(crate) const CLIENT_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+
 /// Clients that may be connected at once.
 pub(crate) const MAX_CONNECTIONS: usize = 20_000;
+
+/// Hubs in use; a hub without connections and memberships makes room.
+const MAX_HUBS: usize = 1_000;
+
+/// Memberships of connections and users in the groups of one hub.
+const MAX_MEMBERSHIPS: usize = 100_000;
 
 /// Negotiated connections that may wait for their WebSocket.
 const MAX_NEGOTIATED: usize = 20_000;
@@ -42,7 +54,7 @@ pub struct Stats {
 pub(crate) enum Goodbye {
     /// The service stops.
     Shutdown,
-    /// More than [`CLIENT_QUEUE`] messages waited.
+    /// More than [`CLIENT_QUEUE`] messages or [`CLIENT_QUEUE_BYTES`] waited.
     TooSlow,
     /// Somebody asked for it over REST, perhaps with a reason.
     Asked(Option<String>),
@@ -70,11 +82,24 @@ impl Identity {
 struct Member {
     user: Option<String>,
     queue: mpsc::Sender<Utf8Bytes>,
+    /// Bytes in `queue`; added to under the lock of [`Hubs`] only.
+    waiting: Arc<AtomicUsize>,
     goodbye: Arc<Mutex<Option<Goodbye>>>,
     ended: CancellationToken,
 }
 
 impl Member {
+    /// Queues a message, or ends the connection when too much waits already.
+    fn push(&self, message: &Utf8Bytes) -> bool {
+        let size = message.len();
+        let fits = self.waiting.fetch_add(size, Ordering::Relaxed) + size <= CLIENT_QUEUE_BYTES;
+        let queued = fits && self.queue.try_send(message.clone()).is_ok();
+        if !queued {
+            self.end(Goodbye::TooSlow);
+        }
+        queued
+    }
+
     fn end(&self, why: Goodbye) {
         lock(&self.goodbye).get_or_insert(why);
         self.ended.cancel();
@@ -83,12 +108,20 @@ impl Member {
 
 /// The connection's own end: what to send, and when to stop.
 pub(crate) struct Mailbox {
-    pub(crate) queue: mpsc::Receiver<Utf8Bytes>,
+    queue: mpsc::Receiver<Utf8Bytes>,
+    waiting: Arc<AtomicUsize>,
     pub(crate) ended: CancellationToken,
     goodbye: Arc<Mutex<Option<Goodbye>>>,
 }
 
 impl Mailbox {
+    /// The next message. Dropping the future loses none.
+    pub(crate) async fn next(&mut self) -> Option<Utf8Bytes> {
+        let message = self.queue.recv().await?;
+        self.waiting.fetch_sub(message.len(), Ordering::Relaxed);
+        Some(message)
+    }
+
     /// Why it has ended; meaningful once `ended` is cancelled.
     pub(crate) fn goodbye(&self) -> Goodbye {
         lock(&self.goodbye).clone().unwrap_or(Goodbye::Shutdown)
@@ -114,6 +147,31 @@ struct Hub {
 }
 
 impl Hub {
+    fn is_unused(&self) -> bool {
+        self.connections.is_empty() && self.groups.is_empty() && self.user_groups.is_empty()
+    }
+
+    /// Whether `more` memberships fit; those that have run out make room first.
+    fn has_room_for(&mut self, more: usize) -> bool {
+        if self.memberships() + more > MAX_MEMBERSHIPS {
+            self.forget_expired(Instant::now());
+        }
+        self.memberships() + more <= MAX_MEMBERSHIPS
+    }
+
+    fn memberships(&self) -> usize {
+        let direct: usize = self.groups.values().map(BTreeSet::len).sum();
+        let of_users: usize = self.user_groups.values().map(BTreeMap::len).sum();
+        direct + of_users
+    }
+
+    fn forget_expired(&mut self, now: Instant) {
+        self.user_groups.retain(|_, users| {
+            users.retain(|_, end| end.is_none_or(|end| now < end));
+            !users.is_empty()
+        });
+    }
+
     fn users_in(&self, group: &str) -> BTreeSet<&str> {
         let now = Instant::now();
         let members = self.user_groups.get(group).into_iter().flatten();
@@ -171,8 +229,21 @@ pub(crate) struct Hubs {
     state: Mutex<State>,
 }
 
-/// The service holds as many connections as it may.
-#[derive(Debug)]
+impl State {
+    /// The hub of this name, made if there is none yet.
+    fn hub(&mut self, name: &str) -> Result<&mut Hub, Full> {
+        if !self.hubs.contains_key(name) && self.hubs.len() >= MAX_HUBS {
+            self.hubs.retain(|_, hub| !hub.is_unused());
+            if self.hubs.len() >= MAX_HUBS {
+                return Err(Full);
+            }
+        }
+        Ok(self.hubs.entry(name.to_owned()).or_default())
+    }
+}
+
+/// The service holds as many connections, hubs or memberships as it may.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
 impl Hubs {
@@ -180,8 +251,9 @@ impl Hubs {
         lock(&self.state).stats
     }
 
-    /// Remembers a negotiated connection, and returns the token that opens it.
-    pub(crate) fn negotiate(&self, identity: Identity) -> Result<String, Full> {
+    /// Remembers a negotiated connection, and returns the token that opens it. Version 0 of the negotiation tells the client
+    /// one name for both purposes, so there the token is the connection id.
+    pub(crate) fn negotiate(&self, identity: Identity, version: u32) -> Result<String, Full> {
         let mut state = lock(&self.state);
         let now = Instant::now();
         if state.negotiated.len() >= MAX_NEGOTIATED {
@@ -192,7 +264,11 @@ impl Hubs {
         {
             return Err(Full);
         }
-        let token = random_id();
+        let token = if version == 0 {
+            identity.connection.clone()
+        } else {
+            random_id()
+        };
         state
             .negotiated
             .insert(token.clone(), (identity, now + NEGOTIATED_LIFETIME));
@@ -212,22 +288,23 @@ impl Hubs {
             return Err(Full);
         }
         let (sender, queue) = mpsc::channel(CLIENT_QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(first.len()));
         sender.try_send(first).map_err(|_| Full)?;
         let mailbox = Mailbox {
             queue,
+            waiting: Arc::clone(&waiting),
             ended: CancellationToken::new(),
             goodbye: Arc::default(),
         };
         let member = Member {
             user: identity.user.clone(),
             queue: sender,
+            waiting,
             goodbye: Arc::clone(&mailbox.goodbye),
             ended: mailbox.ended.clone(),
         };
         state
-            .hubs
-            .entry(identity.hub.clone())
-            .or_default()
+            .hub(&identity.hub)?
             .connections
             .insert(identity.connection.clone(), member);
         state.stats.connections += 1;
@@ -270,9 +347,8 @@ impl Hubs {
             if excluded.contains(id) || member.ended.is_cancelled() {
                 continue;
             }
-            match member.queue.try_send(message.clone()) {
-                Ok(()) => sent += 1,
-                Err(_) => member.end(Goodbye::TooSlow),
+            if member.push(message) {
+                sent += 1;
             }
         }
         state.stats.messages += sent;
@@ -306,20 +382,23 @@ impl Hubs {
     }
 
     /// Adds a connection to a group; `false` when there is no such connection.
-    pub(crate) fn join(&self, hub: &str, connection: &str, group: &str) -> bool {
+    pub(crate) fn join(&self, hub: &str, connection: &str, group: &str) -> Result<bool, Full> {
         let mut state = lock(&self.state);
         let Some(hub) = state
             .hubs
             .get_mut(hub)
             .filter(|hub| hub.connections.contains_key(connection))
         else {
-            return false;
+            return Ok(false);
         };
+        if !hub.has_room_for(1) {
+            return Err(Full);
+        }
         hub.groups
             .entry(group.to_owned())
             .or_default()
             .insert(connection.to_owned());
-        true
+        Ok(true)
     }
 
     /// Takes a connection out of one group, or of all; `false` when there is no such connection.
@@ -342,28 +421,41 @@ impl Hubs {
     }
 
     /// Adds a user to a group, present or not, for `ttl` or for good. Zero means: only the connections there are now.
-    pub(crate) fn join_user(&self, hub: &str, user: &str, group: &str, ttl: Option<Duration>) {
+    pub(crate) fn join_user(
+        &self,
+        hub: &str,
+        user: &str,
+        group: &str,
+        ttl: Option<Duration>,
+    ) -> Result<(), Full> {
         let mut state = lock(&self.state);
-        let hub = state.hubs.entry(hub.to_owned()).or_default();
+        let hub = state.hub(hub)?;
         if ttl == Some(Duration::ZERO) {
             let connections = hub
                 .recipients(&Recipients::User(user.to_owned()))
                 .into_iter()
                 .cloned()
                 .collect::<Vec<_>>();
+            if !hub.has_room_for(connections.len()) {
+                return Err(Full);
+            }
             if !connections.is_empty() {
                 hub.groups
                     .entry(group.to_owned())
                     .or_default()
                     .extend(connections);
             }
-            return;
+            return Ok(());
+        }
+        if !hub.has_room_for(1) {
+            return Err(Full);
         }
         let end = ttl.map(|ttl| Instant::now() + ttl);
         hub.user_groups
             .entry(group.to_owned())
             .or_default()
             .insert(user.to_owned(), end);
+        Ok(())
     }
 
     /// Takes a user, and the connections it has, out of one group, or of all.
@@ -437,12 +529,13 @@ mod tests {
     #[test]
     fn messages_reach_those_they_are_for_once() {
         let hubs = Hubs::default();
-        hubs.join_user("h", "ana", "g", None);
+        hubs.join_user("h", "ana", "g", None)
+            .expect("there is room");
         let (ana, mut to_ana) = connect(&hubs, Some("ana"));
         let (bo, mut to_bo) = connect(&hubs, Some("bo"));
         let (_, mut to_nobody) = connect(&hubs, None);
         assert!(
-            hubs.join("h", &ana.connection, "g"),
+            hubs.join("h", &ana.connection, "g") == Ok(true),
             "in the group by itself and through its user"
         );
         let send = |to, excluded: &[String], text| {
@@ -503,11 +596,59 @@ mod tests {
         assert!(!quick.ended.is_cancelled());
     }
 
+    #[tokio::test]
+    async fn what_waits_for_a_client_is_bounded_in_bytes() {
+        let hubs = Hubs::default();
+        let (_, mut reading) = connect(&hubs, None);
+        let (_, slow) = connect(&hubs, None);
+        let megabyte = Utf8Bytes::from("x".repeat(1024 * 1024));
+        for _ in 0..2 * CLIENT_QUEUE_BYTES / megabyte.len() {
+            hubs.send("h", &Recipients::Everyone, &[], &megabyte);
+            while reading.waiting.load(Ordering::Relaxed) > 0 {
+                reading.next().await.expect("a message");
+            }
+        }
+        assert!(
+            slow.ended.is_cancelled() && slow.goodbye() == Goodbye::TooSlow,
+            "eight megabytes wait, in few messages"
+        );
+        assert!(
+            !reading.ended.is_cancelled(),
+            "bytes that were read count no more"
+        );
+    }
+
+    #[test]
+    fn memberships_and_hubs_are_bounded_and_make_room_when_they_end() {
+        let hubs = Hubs::default();
+        for n in 0..MAX_MEMBERSHIPS / 2 {
+            let join = |ttl| hubs.join_user("h", &format!("{n}-{ttl:?}"), "g", ttl);
+            assert_eq!(join(None), Ok(()));
+            assert_eq!(join(Some(Duration::from_secs(3600))), Ok(()));
+        }
+        assert_eq!(hubs.join_user("h", "late", "g", None), Err(Full));
+        let (ana, _to_ana) = connect(&hubs, Some("ana"));
+        assert_eq!(hubs.join("h", &ana.connection, "g"), Err(Full));
+        let in_two_hours = Instant::now() + Duration::from_secs(7200);
+        lock(&hubs.state)
+            .hub("h")
+            .expect("it is there")
+            .forget_expired(in_two_hours);
+        assert_eq!(hubs.join_user("h", "late", "g", None), Ok(()));
+
+        for n in 1..MAX_HUBS {
+            assert_eq!(hubs.join_user(&format!("h{n}"), "u", "g", None), Ok(()));
+        }
+        assert_eq!(hubs.join_user("one-more", "u", "g", None), Err(Full));
+        hubs.leave_user("h1", "u", None);
+        assert_eq!(hubs.join_user("one-more", "u", "g", None), Ok(()));
+    }
+
     #[test]
     fn a_negotiated_connection_opens_once() {
         let hubs = Hubs::default();
         let token = hubs
-            .negotiate(Identity::new("h", None))
+            .negotiate(Identity::new("h", None), 1)
             .expect("there is room");
         assert!(
             token

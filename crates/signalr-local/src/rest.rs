@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    hub::{Hubs, Recipients},
+    hub::{Full, Hubs, Recipients},
     protocol,
     server::error,
 };
@@ -19,7 +19,30 @@ use crate::{
 /// Largest body of a send, in bytes (the service's documented limit of a message).
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
+/// Longest name of a group, in characters.
 const MAX_GROUP: usize = 1024;
+
+/// Longest membership of a user in a group, in seconds: the service documents one year.
+const MAX_TTL: u64 = 365 * 24 * 60 * 60;
+
+/// Which of the two APIs a path belongs to; they differ in paths and in some status codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Api {
+    /// `/api/v1/hubs/…`
+    V1,
+    /// `/api/hubs/…?api-version=…`
+    Dated,
+}
+
+impl Api {
+    fn status(self, v1: StatusCode, dated: StatusCode) -> Response {
+        match self {
+            Self::V1 => v1,
+            Self::Dated => dated,
+        }
+        .into_response()
+    }
+}
 
 /// A call of the data plane, read from its method and path.
 #[derive(Debug, PartialEq, Eq)]
@@ -141,6 +164,8 @@ fn recipients(kind: &str, name: &str) -> Result<Recipients, NoCall> {
 /// Query parameters of the data plane.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
+    /// Prefix of the hub: an application has hubs of its own.
+    pub(crate) application: Option<String>,
     excluded: Vec<String>,
     reason: Option<String>,
     ttl: Option<String>,
@@ -151,6 +176,7 @@ impl Query {
         let mut parsed = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match name.as_ref() {
+                "application" if !value.is_empty() => parsed.application = Some(value.into_owned()),
                 "excluded" => parsed.excluded.push(value.into_owned()),
                 "reason" => parsed.reason = Some(value.into_owned()),
                 "ttl" => parsed.ttl = Some(value.into_owned()),
@@ -173,6 +199,7 @@ struct Payload {
 /// Carries a call out.
 pub(crate) fn answer(
     hubs: &Hubs,
+    api: Api,
     hub: &str,
     call: Call,
     query: Query,
@@ -180,7 +207,7 @@ pub(crate) fn answer(
     body: &[u8],
 ) -> Response {
     if let Some(group) = group_of(&call)
-        && (group.trim().is_empty() || group.len() > MAX_GROUP)
+        && (group.trim().is_empty() || group.chars().count() > MAX_GROUP)
     {
         return error(
             StatusCode::BAD_REQUEST,
@@ -196,7 +223,7 @@ pub(crate) fn answer(
         }
         Call::CloseConnection(connection) => {
             hubs.close(hub, &Recipients::Connection(connection), &[], query.reason);
-            StatusCode::OK.into_response()
+            api.status(StatusCode::ACCEPTED, StatusCode::OK)
         }
         Call::Exists(who) => {
             let missing = match &who {
@@ -206,34 +233,32 @@ pub(crate) fn answer(
             };
             found(hubs.exists(hub, &who), missing)
         }
-        Call::Join { connection, group } => found(
-            hubs.join(hub, &connection, &group),
-            "Error.Connection.NotExisted",
-        ),
+        Call::Join { connection, group } => match hubs.join(hub, &connection, &group) {
+            Ok(joined) => found(joined, "Error.Connection.NotExisted"),
+            Err(Full) => full(),
+        },
         Call::Leave { connection, group } => found(
             hubs.leave(hub, &connection, group.as_deref()),
             "Error.Connection.NotExisted",
         ),
-        Call::JoinUser { user, group } => match query.ttl.as_deref().map(str::parse) {
-            Some(Err(_)) => error(
-                StatusCode::BAD_REQUEST,
-                "InvalidTtl",
-                "ttl is a number of seconds",
-            ),
-            ttl => {
-                let ttl = ttl.and_then(Result::ok).map(Duration::from_secs);
-                hubs.join_user(hub, &user, &group, ttl);
-                StatusCode::OK.into_response()
+        Call::JoinUser { user, group } => {
+            let Ok(ttl) = query.ttl.as_deref().map(ttl).transpose() else {
+                let message = format!("ttl is a number of seconds up to {MAX_TTL}");
+                return error(StatusCode::BAD_REQUEST, "InvalidTtl", &message);
+            };
+            match hubs.join_user(hub, &user, &group, ttl) {
+                Ok(()) => api.status(StatusCode::ACCEPTED, StatusCode::OK),
+                Err(Full) => full(),
             }
-        },
+        }
         Call::LeaveUser { user, group } => {
             hubs.leave_user(hub, &user, group.as_deref());
-            if group.is_some() {
-                StatusCode::OK
+            let v1 = if group.is_some() {
+                StatusCode::ACCEPTED
             } else {
-                StatusCode::NO_CONTENT
-            }
-            .into_response()
+                StatusCode::OK
+            };
+            api.status(v1, StatusCode::NO_CONTENT)
         }
         Call::UserInGroup { user, group } => {
             found(hubs.user_is_in(hub, &user, &group), "Info.User.NotInGroup")
@@ -294,6 +319,26 @@ fn send(
     let message = protocol::invocation(&payload.target, &payload.arguments.unwrap_or_default());
     hubs.send(hub, to, &query.excluded, &message);
     StatusCode::ACCEPTED.into_response()
+}
+
+fn ttl(text: &str) -> Result<Duration, Unfit> {
+    let seconds: u64 = text.parse().map_err(|_| Unfit)?;
+    if seconds > MAX_TTL {
+        return Err(Unfit);
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// A `ttl` that is not a number of seconds in the range.
+struct Unfit;
+
+/// 503, which the SDK's retry options take for a reason to try again.
+fn full() -> Response {
+    error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Full",
+        "this local service holds as many hubs or group memberships as it may",
+    )
 }
 
 /// 200, or 404 with the header that lets the SDK tell "it is not there" from "there is no such operation".
@@ -394,6 +439,17 @@ mod tests {
         for (method, path, expected) in cases {
             assert_eq!(parse(method, path), Ok(expected), "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_group_name_is_counted_in_characters() {
+        let status = |length: usize| {
+            let call = Call::Exists(Recipients::Group("ü".repeat(length)));
+            let (hubs, query) = (Hubs::default(), Query::default());
+            answer(&hubs, Api::Dated, "h", call, query, None, b"").status()
+        };
+        assert_eq!(status(MAX_GROUP), StatusCode::NOT_FOUND);
+        assert_eq!(status(MAX_GROUP + 1), StatusCode::BAD_REQUEST);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use crate::{
     client,
     hub::{Hubs, Identity},
-    rest::{self, NoCall},
+    rest::{self, Api, NoCall},
     token::Keys,
 };
 
@@ -109,10 +109,8 @@ async fn route(context: Context, request: Request) -> Response {
         return cors.preflight();
     }
     let path = parts.uri.path().to_owned();
-    let segments: Vec<&str> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .collect();
+    // Empty segments inside stay: an empty name has to be refused, not to be skipped.
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let lower: Vec<String> = segments
         .iter()
         .take(3)
@@ -128,10 +126,10 @@ async fn route(context: Context, request: Request) -> Response {
         ["client", "negotiate"] => negotiate(&context, &parts),
         ["api", "health"] | ["api", "v1", "health"] => StatusCode::OK.into_response(),
         ["api", "hubs", ..] if segments.len() > 2 => {
-            data_plane(&context, &parts, body, &segments[2..]).await
+            data_plane(&context, Api::Dated, &parts, body, &segments[2..]).await
         }
         ["api", "v1", "hubs"] if segments.len() > 3 => {
-            data_plane(&context, &parts, body, &segments[3..]).await
+            data_plane(&context, Api::V1, &parts, body, &segments[3..]).await
         }
         ["server"] => {
             warn!(
@@ -157,7 +155,7 @@ struct ClientQuery {
     hub: String,
     id: Option<String>,
     access_token: Option<String>,
-    version: u32,
+    negotiate_version: Option<String>,
 }
 
 impl ClientQuery {
@@ -179,17 +177,11 @@ impl ClientQuery {
             [] => return Err("the query parameter hub is missing"),
             _ => return Err("the query parameter hub stands more than once"),
         };
-        let version = match version {
-            None => 0,
-            Some(text) => text
-                .parse::<u32>()
-                .map_err(|_| "negotiateVersion has to be a number")?,
-        };
         Ok(Self {
             hub,
             id,
             access_token,
-            version,
+            negotiate_version: version,
         })
     }
 }
@@ -221,11 +213,17 @@ fn negotiate(context: &Context, parts: &Parts) -> Response {
         Err(message) => return error(StatusCode::BAD_REQUEST, "InvalidQuery", message),
     };
     match context.keys.client(bearer(&parts.headers), &query.hub) {
-        Ok(user) => client::negotiate(
-            &context.hubs,
-            Identity::new(&query.hub, user),
-            query.version.min(1),
-        ),
+        Ok(user) => match query.negotiate_version.as_deref().unwrap_or("0").parse() {
+            Ok(version) => client::negotiate(
+                &context.hubs,
+                Identity::new(&query.hub, user),
+                u32::min(version, 1),
+            ),
+            // In a 200, as in ASP.NET Core: clients show this text, and of other answers only the status.
+            Err(_) => {
+                Json(json!({"error": "negotiateVersion has to be a whole number"})).into_response()
+            }
+        },
         Err(cause) => unauthorized(&cause),
     }
 }
@@ -275,7 +273,13 @@ async fn open(context: Context, parts: &mut Parts) -> Response {
         .on_upgrade(move |socket| connections.track_future(client::run(socket, identity, context)))
 }
 
-async fn data_plane(context: &Context, parts: &Parts, body: Body, segments: &[&str]) -> Response {
+async fn data_plane(
+    context: &Context,
+    api: Api,
+    parts: &Parts,
+    body: Body,
+    segments: &[&str],
+) -> Response {
     if let Err(cause) = context.keys.rest(bearer(&parts.headers), parts.uri.path()) {
         return unauthorized(&cause);
     }
@@ -291,12 +295,24 @@ async fn data_plane(context: &Context, parts: &Parts, body: Body, segments: &[&s
             "the path is not UTF-8",
         );
     };
-    let hub = segments.remove(0).to_lowercase();
-    if !is_hub(&hub) {
+    let query = rest::Query::parse(parts.uri.query().unwrap_or_default());
+    let mut hub = segments.remove(0).to_lowercase();
+    let application = query.application.as_deref();
+    if !is_hub(&hub) || !application.is_none_or(is_hub) {
         return error(
             StatusCode::BAD_REQUEST,
             "InvalidHub",
-            "a hub is a letter, then up to 127 letters, digits or _`,.[]",
+            "a hub, and an application, is a letter, then up to 127 letters, digits or _`,.[]",
+        );
+    }
+    if let Some(application) = application {
+        hub = format!("{}_{hub}", application.to_lowercase());
+    }
+    if segments.iter().any(String::is_empty) {
+        return error(
+            StatusCode::BAD_REQUEST,
+            "InvalidPath",
+            "the path has an empty name in it",
         );
     }
     let call = match rest::call(&parts.method, &segments) {
@@ -327,8 +343,7 @@ async fn data_plane(context: &Context, parts: &Parts, body: Body, segments: &[&s
         .headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let query = rest::Query::parse(parts.uri.query().unwrap_or_default());
-    rest::answer(&context.hubs, &hub, call, query, content_type, &body)
+    rest::answer(&context.hubs, api, &hub, call, query, content_type, &body)
 }
 
 /// Browsers send credentials, so origins and headers are echoed: with credentials a `*` means nothing.

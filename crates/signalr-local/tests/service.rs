@@ -58,12 +58,20 @@ async fn rest(service: &Service, method: Method, path: &str, body: Option<Value>
 struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
-    async fn open(service: &Service, user: Option<&str>) -> Self {
-        let url = format!(
-            "{}/client/?hub=events&access_token={}",
+    fn url(service: &Service, user: Option<&str>, more: &str) -> String {
+        format!(
+            "{}/client/?hub=events&access_token={}{more}",
             service.endpoint().replace("http", "ws"),
             client_token(user)
-        );
+        )
+    }
+
+    async fn open(service: &Service, user: Option<&str>) -> Self {
+        Self::connect(service, user, "").await
+    }
+
+    async fn connect(service: &Service, user: Option<&str>, more: &str) -> Self {
+        let url = Self::url(service, user, more);
         let mut socket = Self(connect_async(url).await.unwrap().0);
         socket
             .send("{\"protocol\":\"json\",\"version\":1}\u{1e}{\"type\":6}\u{1e}")
@@ -281,4 +289,214 @@ async fn the_official_javascript_client_receives_and_reconnects() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[tokio::test]
+async fn a_connection_of_version_0_is_addressed_by_the_id_it_was_told() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let negotiate = service.endpoint() + "/client/negotiate?hub=events";
+    let answer: Value = Client::new()
+        .post(&negotiate)
+        .bearer_auth(client_token(None))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(answer["connectionToken"], Value::Null);
+    let id = answer["connectionId"].as_str().unwrap();
+    let mut socket = Socket::connect(&service, None, &format!("&id={id}")).await;
+    let sent = rest(
+        &service,
+        Method::POST,
+        &format!("/api/hubs/events/connections/{id}/:send"),
+        Some(json!({"target": "t", "arguments": ["for you"]})),
+    )
+    .await;
+    assert_eq!(sent.status(), StatusCode::ACCEPTED);
+    assert!(socket.next().await.contains("for you"));
+}
+
+#[tokio::test]
+async fn names_and_numbers_outside_their_range_are_refused_and_do_no_harm() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let message = || Some(json!({"target": "t"}));
+    for path in [
+        "/api/hubs/events/groups//:send".to_owned(),
+        "/api/hubs/events/groups/%20/:send".to_owned(),
+        "/api/hubs/events/users//:send".to_owned(),
+        format!("/api/hubs/events/groups/{}/:send", "x".repeat(1025)),
+        "/api/hubs/1events/:send".to_owned(),
+        "/api/hubs//:send".to_owned(),
+    ] {
+        let refused = rest(&service, Method::POST, &path, message()).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{path}");
+    }
+    for ttl in ["18446744073709551615", "31536001", "-1", "x"] {
+        let path = format!("/api/hubs/events/users/u/groups/g?ttl={ttl}");
+        let refused = rest(&service, Method::PUT, &path, None).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{ttl}");
+    }
+    let big = json!({"target": "t", "arguments": ["x".repeat(1024 * 1024)]});
+    let refused = rest(&service, Method::POST, "/api/hubs/events/:send", Some(big)).await;
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn an_application_has_hubs_of_its_own() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let mut socket = Socket::open(&service, None).await;
+    for (query, n) in [("?application=shop", 1), ("", 2)] {
+        let path = format!("/api/hubs/events/:send{query}");
+        let body = json!({"target": "t", "arguments": [n]});
+        let sent = rest(&service, Method::POST, &path, Some(body)).await;
+        assert_eq!(sent.status(), StatusCode::ACCEPTED);
+    }
+    assert!(
+        socket.next().await.contains("[2]"),
+        "the hub of the application is another"
+    );
+}
+
+#[tokio::test]
+async fn a_close_frame_is_answered_and_the_connection_forgotten() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let mut socket = Socket::open(&service, None).await;
+    socket.0.send(Message::Close(None)).await.unwrap();
+    let answer = timeout(DEADLINE, socket.0.next()).await.unwrap();
+    assert!(matches!(answer, Some(Ok(Message::Close(_)))), "{answer:?}");
+    timeout(DEADLINE, async {
+        while service.stats().connections > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_client_that_has_not_shaken_hands() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let url = Socket::url(&service, None, "");
+    let (mut socket, _) = connect_async(url).await.unwrap();
+    let began = std::time::Instant::now();
+    timeout(DEADLINE, service.shutdown()).await.unwrap();
+    assert!(
+        timeout(DEADLINE, socket.next())
+            .await
+            .unwrap()
+            .is_none_or(|end| !matches!(end, Ok(Message::Text(_)))),
+        "the socket ends without a hub message"
+    );
+    // Far below the handshake timeout of 15 s, so the stop has ended the wait and not the timer.
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_negotiate_version_that_is_no_number_is_told_to_the_client() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let negotiate = service.endpoint() + "/client/negotiate?hub=events&negotiateVersion=x";
+    let answer = Client::new()
+        .post(&negotiate)
+        .bearer_auth(client_token(None))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let answer: Value = answer.json().await.unwrap();
+    assert!(
+        answer["error"]
+            .as_str()
+            .unwrap()
+            .contains("negotiateVersion"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn success_has_the_status_of_its_api_version() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    for (method, path, status) in [
+        (Method::PUT, "/api/hubs/events/users/u/groups/g", 200),
+        (Method::DELETE, "/api/hubs/events/users/u/groups/g", 204),
+        (Method::DELETE, "/api/hubs/events/users/u/groups", 204),
+        (Method::DELETE, "/api/hubs/events/connections/c", 200),
+        (Method::PUT, "/api/v1/hubs/events/groups/g/users/u", 202),
+        (Method::DELETE, "/api/v1/hubs/events/groups/g/users/u", 202),
+        (Method::DELETE, "/api/v1/hubs/events/users/u/groups", 200),
+        (Method::DELETE, "/api/v1/hubs/events/connections/c", 202),
+    ] {
+        let answer = rest(&service, method.clone(), path, None).await;
+        assert_eq!(answer.status(), status, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_falls_silent_is_closed_though_messages_flow() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let mut socket = Socket::open(&service, None).await;
+    let body = || Some(json!({"target": "t", "arguments": ["x".repeat(1000)]}));
+    let close = timeout(2 * DEADLINE, async {
+        loop {
+            let sent = rest(&service, Method::POST, "/api/hubs/events/:send", body()).await;
+            assert_eq!(sent.status(), StatusCode::ACCEPTED);
+            let received: Value =
+                serde_json::from_str(socket.next().await.trim_end_matches('\u{1e}')).unwrap();
+            if received["type"] == 7 {
+                return received;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(close["allowReconnect"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_answers_is_the_order_of_messages_on_every_connection() {
+    const CLIENTS: usize = 20;
+    const MESSAGES: usize = 300;
+    let service = SignalRLocal::builder().start().await.unwrap();
+    let mut readers = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut socket = Socket::open(&service, None).await;
+        readers.push(tokio::spawn(async move {
+            for n in 0..MESSAGES {
+                assert!(
+                    socket.next().await.contains(&format!("[{n}]")),
+                    "message {n}"
+                );
+            }
+        }));
+    }
+    let client = Client::new();
+    let token = token("http://127.0.0.1/api/hubs/events/:send", json!({}));
+    for n in 0..MESSAGES {
+        let sent = client
+            .post(service.endpoint() + "/api/hubs/events/:send")
+            .bearer_auth(&token)
+            .json(&json!({"target": "t", "arguments": [n]}))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(sent.status(), StatusCode::ACCEPTED);
+    }
+    for reader in readers {
+        timeout(DEADLINE, reader).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_after_the_handshake_was_answered_arrives() {
+    let service = SignalRLocal::builder().start().await.unwrap();
+    for n in 0..100 {
+        let mut socket = Socket::open(&service, Some("ana")).await;
+        let body = json!({"target": "t", "arguments": [n]});
+        let path = "/api/hubs/events/users/ana/:send";
+        let sent = rest(&service, Method::POST, path, Some(body)).await;
+        assert_eq!(sent.status(), StatusCode::ACCEPTED);
+        assert!(socket.next().await.contains(&format!("[{n}]")));
+    }
 }

@@ -1,0 +1,102 @@
+/** The fault panel: the regions as they are, and what can be broken and healed. Only with the control API. */
+import { html, nothing, type TemplateResult } from "lit-html";
+import { type CloudState, MAX_LAG_MS, type RegionState } from "../api/control.ts";
+import type { App } from "../app.ts";
+import { count, regionClass } from "./format.ts";
+import { map } from "./map.ts";
+
+export function faultPanel(app: App, cloud: CloudState): TemplateResult {
+  const cut = cloud.links.filter((link) => link.state === "cut");
+  const pending = cloud.links.reduce((sum, link) => sum + link.pending, 0);
+  return html`<section class="panel faults" aria-labelledby="faults-title">
+    <div class="head">
+      <h2 id="faults-title">Regions</h2>
+      <span class="muted">${summary(cut.length, pending)}</span>
+      <button type="button" class="quiet" data-testid="heal-all" ?disabled=${cut.length === 0} @click=${() => app.setLinks(cut, { state: "open" })}>
+        Heal all links
+      </button>
+    </div>
+    ${app.faultError ? html`<p class="result bad" role="alert" data-testid="fault-error">${app.faultError}</p>` : nothing}
+    <div class="world">
+      <div class="sketch">${map(app, cloud)} ${lagForm(app, cloud)}</div>
+      <div class="cards">${cloud.regions.map((region) => card(app, cloud, region))}</div>
+    </div>
+  </section>`;
+}
+
+function summary(cut: number, pending: number): string {
+  const links = cut === 0 ? "all links open" : `${cut} ${cut === 1 ? "link" : "links"} cut`;
+  return pending === 0 ? `${links}, all regions agree` : `${links}, ${count(pending)} changes under way`;
+}
+
+function card(app: App, cloud: CloudState, region: RegionState): TemplateResult {
+  const { name, functions, cosmos, signalr } = region;
+  const links = cloud.links.filter((link) => link.from === name || link.to === name);
+  const isolated = links.length > 0 && links.every((link) => link.state === "cut");
+  const busy = app.pendingFaults.has(`region/${name}`);
+  const running = functions?.state === "running";
+  return html`<article class="card ${regionClass(app.regions, name)}" data-testid="region-card-${name}" aria-label=${name}>
+    <h3>${name}${isolated ? html` <span class="pill down">cut off</span>` : nothing}</h3>
+    <dl>
+      <dt>Functions</dt>
+      <dd>
+        ${
+          functions
+            ? html`<span class="pill ${running ? "up" : functions.state === "starting" ? "busy" : "down"}" data-testid="functions-state-${name}">${functions.state}</span>
+                <span class="muted">${count(functions.invocations)} runs${functions.failures > 0 ? `, ${count(functions.failures)} failed` : ""}</span>`
+            : html`<span class="muted">not run here</span>`
+        }
+      </dd>
+      <dt>Cosmos DB</dt>
+      <dd>
+        <span class="pill ${cosmos.state === "online" ? "up" : "down"}" data-testid="cosmos-state-${name}">${cosmos.state}</span>
+        <span class="muted">${count(cosmos.events)} events, ${count(cosmos.materialized)} maxima</span>
+      </dd>
+      <dt>SignalR</dt>
+      <dd><span class="muted">${count(signalr.connections)} connected, ${count(signalr.messages)} messages</span></dd>
+    </dl>
+    <div class="actions">
+      ${
+        functions
+          ? html`<button type="button" class="quiet" data-testid="functions-${name}" ?disabled=${busy || functions.state === "starting"} aria-label="${running ? "Stop" : "Start"} the functions of ${name}"
+              @click=${() => app.setRegion(name, { functions: running ? "stopped" : "running" })}>
+              ${running ? "Stop functions" : "Start functions"}
+            </button>`
+          : nothing
+      }
+      <button type="button" class="quiet" data-testid="cosmos-${name}" ?disabled=${busy} aria-label="Take Cosmos DB of ${name} ${cosmos.state === "online" ? "offline" : "online"}"
+        @click=${() => app.setRegion(name, { cosmos: cosmos.state === "online" ? "offline" : "online" })}>
+        ${cosmos.state === "online" ? "Cosmos offline" : "Cosmos online"}
+      </button>
+      ${
+        links.length > 0
+          ? html`<button type="button" class="quiet ${isolated ? "" : "danger"}" data-testid="cut-${name}" aria-pressed=${isolated ? "true" : "false"} aria-label="Cut off ${name}"
+              @click=${() => app.setLinks(links, { state: isolated ? "open" : "cut" })}>
+              ${isolated ? "Reconnect" : "Cut off"}
+            </button>`
+          : nothing
+      }
+    </div>
+  </article>`;
+}
+
+function lagForm(app: App, cloud: CloudState): TemplateResult | typeof nothing {
+  if (cloud.links.length === 0) return nothing;
+  const submit = (event: SubmitEvent) => {
+    event.preventDefault();
+    const data = new FormData(event.target as HTMLFormElement);
+    const chosen = String(data.get("link"));
+    const links = chosen === "" ? cloud.links : cloud.links.filter((_, i) => String(i) === chosen);
+    void app.setLinks(links, { lagMs: Number(data.get("lag")) });
+  };
+  return html`<form class="lag" @submit=${submit}>
+    <label for="lag-link">Lag of</label>
+    <select id="lag-link" name="link" data-testid="lag-link">
+      <option value="">all links</option>
+      ${cloud.links.map((link, i) => html`<option value=${i}>${link.from} → ${link.to}</option>`)}
+    </select>
+    <input name="lag" type="number" data-testid="lag-input" aria-label="Lag in milliseconds" min="0" max=${MAX_LAG_MS} step="1" value="80" required />
+    <span>ms</span>
+    <button type="submit" class="quiet" data-testid="lag-submit">Set</button>
+  </form>`;
+}

@@ -1,0 +1,168 @@
+//! A region's data folder: one redb file with its items, its log and its counters.
+
+use std::{path::Path, sync::Arc};
+
+use redb::{Database, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    record::{ItemKey, Record},
+    replica::{Item, State, Touched},
+};
+
+const ITEMS: TableDefinition<&str, &[u8]> = TableDefinition::new("items");
+const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+const COUNTERS: TableDefinition<&str, &[u8]> = TableDefinition::new("counters");
+
+/// The one row of [`COUNTERS`].
+const ROW: &str = "counters";
+
+/// Why the data folder cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The file is not a good database, or the disk has failed.
+    #[error("{0}")]
+    Redb(#[from] redb::Error),
+    /// A row is not what this version writes.
+    #[error("a row of the data file cannot be read: {0}; was it written by another version?")]
+    Row(#[from] serde_json::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct ItemRow {
+    container: u32,
+    key: ItemKey,
+    siblings: Vec<Record>,
+    position: u64,
+    seen: Vec<u64>,
+    cause: (usize, u64),
+    applied_at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CountersRow {
+    seen: Vec<u64>,
+    applied: u64,
+    stamp: u64,
+}
+
+/// The open file of one region.
+pub(crate) struct Disk {
+    database: Database,
+}
+
+impl Disk {
+    /// Opens or creates the file, and reads all of it.
+    pub(crate) fn open(path: &Path, regions: usize) -> Result<(Self, State), DiskError> {
+        let database = Database::create(path).map_err(redb::Error::from)?;
+        let disk = Self { database };
+        let state = disk.load(regions)?;
+        Ok((disk, state))
+    }
+
+    fn load(&self, regions: usize) -> Result<State, DiskError> {
+        let mut state = State::empty(regions);
+        let transaction = self.database.begin_write().map_err(redb::Error::from)?;
+        {
+            // Opened for writing so that a new file has all its tables.
+            let counters = transaction
+                .open_table(COUNTERS)
+                .map_err(redb::Error::from)?;
+            let log = transaction.open_table(LOG).map_err(redb::Error::from)?;
+            let items = transaction.open_table(ITEMS).map_err(redb::Error::from)?;
+            if let Some(row) = counters.get(ROW).map_err(redb::Error::from)? {
+                let row: CountersRow = serde_json::from_slice(row.value())?;
+                (state.seen, state.applied, state.stamp) = (row.seen, row.applied, row.stamp);
+            }
+            for entry in log.iter().map_err(redb::Error::from)? {
+                let (number, row) = entry.map_err(redb::Error::from)?;
+                state.log.insert(
+                    number.value(),
+                    Arc::new(serde_json::from_slice(row.value())?),
+                );
+            }
+            for entry in items.iter().map_err(redb::Error::from)? {
+                let (_, row) = entry.map_err(redb::Error::from)?;
+                let row: ItemRow = serde_json::from_slice(row.value())?;
+                let siblings = row.siblings.into_iter().map(Arc::new).collect();
+                let item = Item::from_disk(
+                    siblings,
+                    row.position,
+                    row.seen.into(),
+                    row.cause,
+                    row.applied_at,
+                );
+                let table = state.tables.entry(row.container).or_default();
+                if item.visible().is_some() {
+                    table.feed.insert(item.position, row.key.clone());
+                }
+                table.items.insert(row.key, item);
+            }
+        }
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(state)
+    }
+
+    /// Writes what was touched, and the counters, in one transaction; durable when it returns.
+    pub(crate) fn store(&mut self, state: &State, touched: &Touched) -> Result<(), DiskError> {
+        let transaction = self.database.begin_write().map_err(redb::Error::from)?;
+        {
+            let mut items = transaction.open_table(ITEMS).map_err(redb::Error::from)?;
+            for (container, key) in &touched.items {
+                let Some(item) = state
+                    .tables
+                    .get(container)
+                    .and_then(|table| table.items.get(key))
+                else {
+                    continue;
+                };
+                let row = ItemRow {
+                    container: *container,
+                    key: key.clone(),
+                    siblings: item
+                        .siblings()
+                        .iter()
+                        .map(|record| Record::clone(record))
+                        .collect(),
+                    position: item.position,
+                    seen: item.seen.to_vec(),
+                    cause: item.cause,
+                    applied_at: item.applied_at,
+                };
+                let row = serde_json::to_vec(&row)?;
+                items
+                    .insert(row_key(*container, key).as_str(), row.as_slice())
+                    .map_err(redb::Error::from)?;
+            }
+            let mut log = transaction.open_table(LOG).map_err(redb::Error::from)?;
+            for number in &touched.logged {
+                if let Some(record) = state.log.get(number) {
+                    let row = serde_json::to_vec(&**record)?;
+                    log.insert(number, row.as_slice())
+                        .map_err(redb::Error::from)?;
+                }
+            }
+            for number in &touched.trimmed {
+                log.remove(number).map_err(redb::Error::from)?;
+            }
+            let mut counters = transaction
+                .open_table(COUNTERS)
+                .map_err(redb::Error::from)?;
+            let row = CountersRow {
+                seen: state.seen.clone(),
+                applied: state.applied,
+                stamp: state.stamp,
+            };
+            counters
+                .insert(ROW, serde_json::to_vec(&row)?.as_slice())
+                .map_err(redb::Error::from)?;
+        }
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(())
+    }
+}
+
+/// Unique per item: partition values are JSON text, which holds no raw control character.
+fn row_key(container: u32, key: &ItemKey) -> String {
+    format!("{container}\u{1}{}\u{1}{}", key.partition, key.id)
+}

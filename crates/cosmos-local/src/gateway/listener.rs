@@ -1,0 +1,158 @@
+//! The sockets of one gateway, which can be closed and opened again on the same port.
+
+use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Gateway, reply::ApiError};
+
+/// Largest request body, in bytes: the service's 2 MB for an item, and its envelope.
+const MAX_BODY: usize = 2 * 1024 * 1024 + 64 * 1024;
+
+/// Connections of a gateway at the most; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// Streams that one HTTP/2 client may have open.
+const MAX_STREAMS: u32 = 1000;
+
+struct Serving {
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
+}
+
+/// A gateway's door.
+pub(crate) struct Listener {
+    port: u16,
+    gateway: Arc<Gateway>,
+    region: usize,
+    serving: Mutex<Option<Serving>>,
+    online: std::sync::atomic::AtomicBool,
+}
+
+impl Listener {
+    pub(crate) async fn start(port: u16, gateway: Arc<Gateway>, region: usize) -> io::Result<Self> {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let port = socket.local_addr()?.port();
+        let serving = serve(socket, Arc::clone(&gateway), region);
+        Ok(Self {
+            port,
+            gateway,
+            region,
+            serving: Mutex::new(Some(serving)),
+            online: true.into(),
+        })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn is_online(&self) -> bool {
+        self.online.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Closes the socket and drops open connections, as an outage does.
+    pub(crate) async fn stop(&self) {
+        if let Some(serving) = self.serving.lock().await.take() {
+            serving.stop.cancel();
+            // It ends by the token; the only other end is a panic, which has been reported.
+            let _ = serving.accepting.await;
+        }
+        self.online
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Opens the socket again.
+    pub(crate) async fn resume(&self) -> io::Result<()> {
+        let mut serving = self.serving.lock().await;
+        if serving.is_none() {
+            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
+            *serving = Some(serve(socket, Arc::clone(&self.gateway), self.region));
+            self.online
+                .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(serving) = self.serving.get_mut() {
+            serving.stop.cancel();
+        }
+    }
+}
+
+fn serve(socket: TcpListener, gateway: Arc<Gateway>, region: usize) -> Serving {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let accepting = tokio::spawn(async move {
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                () = stopping.cancelled() => return,
+                accepted = async {
+                    let place = Arc::clone(&room).acquire_owned().await;
+                    (socket.accept().await, place)
+                } => accepted,
+            };
+            let (Ok((stream, _)), Ok(place)) = accepted else {
+                continue;
+            };
+            // Small answers wait for no others.
+            let _ = stream.set_nodelay(true);
+            let (gateway, stopping) = (Arc::clone(&gateway), stopping.clone());
+            tokio::spawn(async move {
+                let _place = place;
+                let service =
+                    service_fn(move |request| answer(Arc::clone(&gateway), region, request));
+                let mut builder = auto::Builder::new(TokioExecutor::new());
+                builder.http2().max_concurrent_streams(MAX_STREAMS);
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    () = stopping.cancelled() => {}
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(error, "a connection ended badly");
+                    }
+                }
+            });
+        }
+    });
+    Serving { stop, accepting }
+}
+
+async fn answer(
+    gateway: Arc<Gateway>,
+    region: usize,
+    request: hyper::Request<Incoming>,
+) -> Result<http::Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            let activity = super::request::activity_id(&parts.headers);
+            let error = if error.is::<LengthLimitError>() {
+                ApiError::new(
+                    http::StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("a request has at most {MAX_BODY} bytes"),
+                )
+            } else {
+                ApiError::bad_request("the body did not arrive whole")
+            };
+            return Ok(error.into_reply().into_response(&activity, false));
+        }
+    };
+    Ok(gateway.answer(region, parts, body).await)
+}

@@ -1,0 +1,166 @@
+//! A request taken apart at the door: what it addresses, and its headers by name.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, request::Parts};
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+use super::reply::ApiError;
+use crate::binary_json;
+
+/// What a path addresses; names may be resource ids.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Account,
+    Databases,
+    Database(String),
+    Containers(String),
+    Container(String, String),
+    Ranges(String, String),
+    Documents(String, String),
+    Document(String, String, String),
+    Offers,
+    /// Something of the service that is not here, by name.
+    Unsupported(&'static str),
+}
+
+/// One request.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    segments: Vec<String>,
+    headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// The client's id of the request, or a new one.
+pub(crate) fn activity_id(headers: &HeaderMap) -> String {
+    match headers
+        .get("x-ms-activity-id")
+        .and_then(|value| value.to_str().ok())
+    {
+        Some(id) => id.to_owned(),
+        None => uuid::Uuid::new_v4().to_string(),
+    }
+}
+
+impl Request {
+    pub(crate) fn read(parts: Parts, body: Bytes) -> Result<Self, ApiError> {
+        let segments = parts
+            .uri
+            .path()
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(|segment| {
+                percent_decode_str(segment)
+                    .decode_utf8()
+                    .map(|text| text.into_owned())
+            })
+            .collect::<Result<Vec<String>, _>>()
+            .map_err(|_| ApiError::bad_request("the path is not UTF-8"))?;
+        let target = target(&segments)
+            .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path"))?;
+        Ok(Self {
+            method: parts.method,
+            target,
+            segments,
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// A header that is on when its text is `true`, in any case.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.header(name)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// Whether the client wants no body back.
+    pub(crate) fn minimal(&self) -> bool {
+        self.header("prefer")
+            .is_some_and(|value| value.eq_ignore_ascii_case("return=minimal"))
+    }
+
+    /// `x-ms-max-item-count`, as far as `most` allows; absent or -1 means the server's choice.
+    pub(crate) fn page_size(&self, usual: usize, most: usize) -> usize {
+        let asked = self
+            .header("x-ms-max-item-count")
+            .and_then(|text| text.trim().parse::<i64>().ok());
+        asked
+            .and_then(|asked| usize::try_from(asked).ok())
+            .filter(|asked| *asked > 0)
+            .map_or(usual, |asked| asked.min(most))
+    }
+
+    /// The body as a JSON object, text or binary.
+    pub(crate) fn object(&self) -> Result<Map<String, Value>, ApiError> {
+        let value = if binary_json::is_binary(&self.body) {
+            binary_json::decode(&self.body).map_err(ApiError::bad_request)?
+        } else {
+            serde_json::from_slice(&self.body).map_err(|error| {
+                ApiError::bad_request(format!("the body is not valid JSON: {error}"))
+            })?
+        };
+        match value {
+            Value::Object(object) => Ok(object),
+            _ => Err(ApiError::bad_request("the body has to be a JSON object")),
+        }
+    }
+
+    /// Resource type of the signature, and the links it may be over: by name and, lower-cased, by resource id.
+    pub(crate) fn signed(&self) -> (&str, Vec<String>) {
+        let mut segments = self.segments.as_slice();
+        // A feed is signed with its parent's link, a resource with its own.
+        let resource_type = match segments {
+            [] => "",
+            [parent @ .., kind] if segments.len() % 2 == 1 => {
+                segments = parent;
+                kind
+            }
+            [.., kind, _] => kind,
+            [_] => "",
+        };
+        let by_rid = segments
+            .last()
+            .map(|id| id.to_lowercase())
+            .unwrap_or_default();
+        (resource_type, vec![segments.join("/"), by_rid])
+    }
+}
+
+fn target(segments: &[String]) -> Option<Target> {
+    let path: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let own = |text: &str| text.to_owned();
+    Some(match path.as_slice() {
+        [] => Target::Account,
+        ["dbs"] => Target::Databases,
+        ["dbs", database] => Target::Database(own(database)),
+        ["dbs", database, "colls"] => Target::Containers(own(database)),
+        ["dbs", database, "colls", container] => Target::Container(own(database), own(container)),
+        ["dbs", database, "colls", container, "pkranges"] => {
+            Target::Ranges(own(database), own(container))
+        }
+        ["dbs", database, "colls", container, "docs"] => {
+            Target::Documents(own(database), own(container))
+        }
+        ["dbs", database, "colls", container, "docs", id] => {
+            Target::Document(own(database), own(container), own(id))
+        }
+        ["dbs", _, "colls", _, "sprocs", ..] => Target::Unsupported("a stored procedure"),
+        ["dbs", _, "colls", _, "triggers", ..] => Target::Unsupported("a trigger"),
+        ["dbs", _, "colls", _, "udfs", ..] => Target::Unsupported("a user-defined function"),
+        ["dbs", _, "colls", _, "conflicts", ..] => Target::Unsupported("the conflict feed"),
+        ["dbs", _, "colls", _, "operations", ..] => {
+            Target::Unsupported("deleting by partition key")
+        }
+        ["dbs", _, "users", ..] => Target::Unsupported("users and permissions"),
+        ["offers"] => Target::Offers,
+        ["offers", ..] => Target::Unsupported("reading or changing an offer"),
+        ["addresses", ..] => Target::Unsupported("direct mode; use gateway mode, which"),
+        _ => return None,
+    })
+}

@@ -1,0 +1,558 @@
+//! Rows of a query: fold, sort, cut.
+//!
+//! A [`Collector`] takes the environment of each row and decides what becomes of it. Without
+//! ORDER BY rows pass straight through, and reading stops as soon as enough are there. With it a
+//! heap holds no more rows than the page (or TOP, or OFFSET and LIMIT) needs. DISTINCT, GROUP BY
+//! and aggregates hold one entry per distinct row or group. What is held is counted in bytes
+//! against [`MAX_HELD_BYTES`].
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use serde_json::Value;
+
+use super::MAX_HELD_BYTES;
+use super::aggregate::Accumulator;
+use super::ast::Direction;
+use super::error::{ErrorCode, QueryError, Result};
+use super::eval::{Env, Machine};
+use super::position::{Position, ResumeFilter, ordinal};
+use super::program::{Grouping, Program, Projection};
+use super::value;
+
+/// How much of a result to give out at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageLimits {
+    /// Rows at most, but always one.
+    pub(crate) rows: usize,
+    /// Bytes at most, by an estimate of the values in memory; the first row always fits.
+    pub(crate) bytes: usize,
+}
+
+impl PageLimits {
+    /// Everything, within [`MAX_HELD_BYTES`].
+    pub(crate) const NONE: Self = Self {
+        rows: usize::MAX,
+        bytes: usize::MAX,
+    };
+}
+
+/// In which order the documents of an execution come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// Any order; with a position for a query without ORDER BY, the order of the page before,
+    /// from the position's document on.
+    Unsorted,
+    /// The final order of the query's ORDER BY, equal values by the ordinal of `_rid` in the
+    /// direction of the first column. Reading stops as soon as the page is full.
+    Sorted,
+}
+
+/// Part of a result.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The rows, in order.
+    pub(crate) rows: Vec<Value>,
+    /// Where to go on; `None` when these were the last rows.
+    pub(crate) next: Option<Position>,
+}
+
+/// The rest of what an execution needs to know.
+pub(super) struct Run<'r> {
+    pub(super) feed: Feed,
+    pub(super) limits: PageLimits,
+    pub(super) after: Option<&'r Position>,
+    pub(super) seek: Option<&'r ResumeFilter>,
+}
+
+/// Runs the outermost query over documents.
+pub(super) fn run(
+    program: &Program,
+    documents: impl Iterator<Item = Value>,
+    run: &Run<'_>,
+) -> Result<Page> {
+    let machine = Machine::new();
+    let fed;
+    let mut own_documents;
+    let mut fed_documents;
+    let documents: &mut dyn Iterator<Item = Value> = match &program.feed {
+        None => {
+            own_documents = documents;
+            &mut own_documents
+        }
+        Some(inner) => {
+            let whole = Run {
+                feed: Feed::Unsorted,
+                limits: PageLimits::NONE,
+                after: None,
+                seek: None,
+            };
+            // Boxed: a feed may have a feed, and the type of the iterator must not grow with it.
+            let boxed: Box<dyn Iterator<Item = Value> + '_> = Box::new(documents);
+            fed = self::run(inner, boxed, &whole)?;
+            fed_documents = fed.rows.into_iter();
+            &mut fed_documents
+        }
+    };
+    let mut collector = Collector::outermost(program, &machine, run);
+    if program.sources.is_empty() {
+        let env = Env::empty();
+        let _ = machine.each_row(program, &env, &mut |env| collector.add(env))?;
+        return collector.page(&env);
+    }
+    if program.take == Some(0) {
+        return collector.page(&Env::empty());
+    }
+    for document in documents {
+        machine.begin_document();
+        collector.begin_document(&document);
+        let env = Env::document(&document);
+        let flow = machine.each_row(program, &env, &mut |env| collector.add(env))?;
+        if flow.is_break() {
+            break;
+        }
+    }
+    collector.page(&Env::empty())
+}
+
+/// One row that waits for its turn.
+struct Row {
+    keys: Vec<Option<Value>>,
+    ordinal: u64,
+    rid: String,
+    /// Position among the rows of its document, from 1.
+    row: u64,
+    value: Value,
+}
+
+/// A row in a heap that gives up its last row first.
+struct Held<'p> {
+    row: Row,
+    program: &'p Program,
+}
+
+impl Ord for Held<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rows = self.program.compare_keys(&self.row.keys, &other.row.keys);
+        rows.then_with(|| {
+            self.program
+                .compare_ties(self.row.ordinal, other.row.ordinal)
+        })
+        .then_with(|| self.row.rid.cmp(&other.row.rid))
+        .then_with(|| self.row.row.cmp(&other.row.row))
+    }
+}
+
+impl PartialOrd for Held<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Held<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Held<'_> {}
+
+impl Program {
+    fn compare_keys(&self, left: &[Option<Value>], right: &[Option<Value>]) -> Ordering {
+        self.order
+            .iter()
+            .zip(left.iter().zip(right))
+            .map(|(column, (left, right))| {
+                let ordering = value::compare(left.as_ref(), right.as_ref());
+                match column.direction {
+                    Direction::Ascending => ordering,
+                    Direction::Descending => ordering.reverse(),
+                }
+            })
+            .find(|ordering| ordering.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+
+    /// Equal rows run by ordinal, in the direction of the first column.
+    fn compare_ties(&self, left: u64, right: u64) -> Ordering {
+        match self.order.first().map(|column| column.direction) {
+            Some(Direction::Descending) => right.cmp(&left),
+            _ => left.cmp(&right),
+        }
+    }
+}
+
+/// One group of GROUP BY.
+struct Group {
+    keys: Vec<Option<Value>>,
+    accumulators: Vec<Accumulator>,
+}
+
+/// Takes rows and makes the result of them.
+pub(super) struct Collector<'p, 'r> {
+    program: &'p Program,
+    machine: &'p Machine,
+    run: Option<&'r Run<'r>>,
+    limits: PageLimits,
+    /// Rows of the result still to leave out.
+    skip: u64,
+    /// Rows of the result still to give out, in this page and all others.
+    take: u64,
+    /// Rows given out by earlier pages.
+    taken: u64,
+    document: Document,
+    rows: Vec<Value>,
+    /// The last row in `rows`.
+    last: Option<Position>,
+    /// A row was turned away because the page is full.
+    has_more: bool,
+    sorted: BinaryHeap<Held<'p>>,
+    seen: HashSet<Vec<u8>>,
+    groups: Vec<Group>,
+    group_by_key: HashMap<Vec<u8>, usize>,
+    /// Bytes in `rows`.
+    page_bytes: usize,
+    /// Bytes held in all.
+    held: usize,
+}
+
+/// The document whose rows are coming.
+#[derive(Default)]
+struct Document {
+    rid: String,
+    ordinal: u64,
+    /// Its rows so far that passed the filter and are defined.
+    rows: u64,
+}
+
+impl<'p, 'r> Collector<'p, 'r> {
+    fn new(program: &'p Program, machine: &'p Machine) -> Self {
+        Self {
+            program,
+            machine,
+            run: None,
+            limits: PageLimits::NONE,
+            skip: program.skip,
+            take: program.take.unwrap_or(u64::MAX),
+            taken: 0,
+            document: Document::default(),
+            rows: Vec::new(),
+            last: None,
+            has_more: false,
+            sorted: BinaryHeap::new(),
+            seen: HashSet::new(),
+            groups: Vec::new(),
+            group_by_key: HashMap::new(),
+            page_bytes: 0,
+            held: 0,
+        }
+    }
+
+    fn outermost(program: &'p Program, machine: &'p Machine, run: &'r Run<'r>) -> Self {
+        let mut collector = Self::new(program, machine);
+        collector.run = Some(run);
+        if !program.is_blocking() {
+            collector.limits = run.limits;
+        }
+        if let Some(after) = run.after {
+            collector.skip = 0;
+            collector.taken = after.taken;
+            collector.take = collector.take.saturating_sub(after.taken);
+        }
+        collector
+    }
+
+    /// Collects a subquery, and stops after `limit` rows.
+    pub(super) fn for_subquery(
+        program: &'p Program,
+        machine: &'p Machine,
+        limit: Option<usize>,
+    ) -> Self {
+        let mut collector = Self::new(program, machine);
+        if let Some(limit) = limit {
+            collector.take = collector.take.min(limit as u64);
+        }
+        collector
+    }
+
+    fn begin_document(&mut self, document: &Value) {
+        let rid = document.get("_rid").and_then(Value::as_str).unwrap_or("");
+        self.document.ordinal = ordinal(rid);
+        self.document.rid.clear();
+        self.document.rid.push_str(rid);
+        self.document.rows = 0;
+    }
+
+    /// Takes the row of this environment; breaks when no further row can change the result.
+    pub(super) fn add(&mut self, env: &Env<'_>) -> Result<ControlFlow<()>> {
+        if let Some(grouping) = &self.program.grouping {
+            self.fold(grouping, env)?;
+            return Ok(ControlFlow::Continue(()));
+        }
+        let Some(value) = self.project(env)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        self.document.rows += 1;
+        if self.program.order.is_empty() {
+            if self.is_given_out(None) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            return self.give_out(value, Vec::new());
+        }
+        let mut keys = Vec::with_capacity(self.program.order.len());
+        for column in &self.program.order {
+            let key = self.machine.eval(&column.expr, env)?;
+            keys.push(key.map(|key| self.machine.own(key)).transpose()?);
+        }
+        if self.is_given_out(Some(&keys)) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let is_sorted = self.run.is_some_and(|run| run.feed == Feed::Sorted);
+        if is_sorted && !self.program.distinct {
+            return self.give_out(value, keys);
+        }
+        self.hold(value, keys)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The row's value; undefined makes no row.
+    fn project(&self, env: &Env<'_>) -> Result<Option<Value>> {
+        match &self.program.projection {
+            Projection::Value(expr) => {
+                let value = self.machine.eval(expr, env)?;
+                value.map(|value| self.machine.own(value)).transpose()
+            }
+            Projection::Object(members) => {
+                let object = self.machine.object(members, env)?;
+                Ok(Some(Value::Object(object)))
+            }
+        }
+    }
+
+    /// Whether an earlier page had this row, or the client's seek passes over it.
+    fn is_given_out(&self, keys: Option<&[Option<Value>]>) -> bool {
+        let Some(run) = self.run else { return false };
+        let Document {
+            rid,
+            ordinal: own,
+            rows,
+        } = &self.document;
+        let compared = |values: &[Option<Value>], other: &str| {
+            let by_keys = keys.map_or(Ordering::Equal, |keys| {
+                self.program.compare_keys(keys, values)
+            });
+            let by_ordinal = by_keys.then_with(|| self.program.compare_ties(*own, ordinal(other)));
+            by_ordinal.then_with(|| rid.as_str().cmp(other))
+        };
+        let is_behind = run.after.is_some_and(|after| match keys {
+            Some(_) => {
+                let ordering = compared(&after.values, &after.rid);
+                ordering.then_with(|| rows.cmp(&after.row)).is_le()
+            }
+            None => after.rid == *rid && *rows <= after.row,
+        });
+        let is_before_seek = run.seek.zip(keys).is_some_and(|(seek, keys)| {
+            let ordering = match &seek.rid {
+                Some(rid) => compared(&seek.values, rid),
+                None => self.program.compare_keys(keys, &seek.values),
+            };
+            ordering.is_lt() || (ordering.is_eq() && seek.exclude)
+        });
+        is_behind || is_before_seek
+    }
+
+    /// Puts the next row of the result into the page.
+    fn give_out(&mut self, value: Value, keys: Vec<Option<Value>>) -> Result<ControlFlow<()>> {
+        if self.program.distinct {
+            let encoded = value::encoded(Some(&value));
+            let bytes = encoded.len();
+            if !self.seen.insert(encoded) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            self.retain(bytes)?;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return Ok(ControlFlow::Continue(()));
+        }
+        if self.take == 0 {
+            return Ok(ControlFlow::Break(()));
+        }
+        let bytes = value::size(&value);
+        let is_over = self.rows.len() >= self.limits.rows
+            || self.page_bytes.saturating_add(bytes) > self.limits.bytes;
+        let is_full = is_over && !self.rows.is_empty();
+        if is_full {
+            self.has_more = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        self.retain(bytes)?;
+        self.page_bytes += bytes;
+        self.rows.push(value);
+        self.take -= 1;
+        self.taken += 1;
+        if self.limits.rows != usize::MAX || self.limits.bytes != usize::MAX {
+            self.last = Some(Position {
+                rid: self.document.rid.clone(),
+                row: self.document.rows,
+                taken: self.taken,
+                values: keys,
+            });
+        }
+        Ok(match self.take {
+            0 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+    }
+
+    /// Keeps a row for sorting, among as many as can be needed.
+    fn hold(&mut self, value: Value, keys: Vec<Option<Value>>) -> Result<()> {
+        let row = Row {
+            keys,
+            ordinal: self.document.ordinal,
+            rid: self.document.rid.clone(),
+            row: self.document.rows,
+            value,
+        };
+        let bytes = row.size();
+        let held = Held {
+            row,
+            program: self.program,
+        };
+        if self.sorted.len() < self.most_held() {
+            self.sorted.push(held);
+            return self.retain(bytes);
+        }
+        let mut freed = None;
+        if let Some(mut last) = self.sorted.peek_mut()
+            && held < *last
+        {
+            freed = Some(last.row.size());
+            *last = held;
+        }
+        if let Some(freed) = freed {
+            self.held = self.held.saturating_sub(freed);
+            self.retain(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// How many of the first rows decide the page. One more than it holds, to know of more.
+    fn most_held(&self) -> usize {
+        if self.program.distinct {
+            return usize::MAX;
+        }
+        let page = self.take.min((self.limits.rows as u64).saturating_add(1));
+        usize::try_from(self.skip.saturating_add(page)).unwrap_or(usize::MAX)
+    }
+
+    fn fold(&mut self, grouping: &Grouping, env: &Env<'_>) -> Result<()> {
+        let mut keys: Vec<Option<Cow<'_, Value>>> = Vec::with_capacity(grouping.keys.len());
+        let mut encoded = Vec::new();
+        for key in &grouping.keys {
+            let key = self.machine.eval(key, env)?;
+            value::encode(key.as_deref(), &mut encoded);
+            keys.push(key);
+        }
+        let group = match self.group_by_key.get(&encoded) {
+            Some(group) => *group,
+            None => {
+                let mut owned = Vec::with_capacity(keys.len());
+                for key in keys {
+                    owned.push(key.map(|key| self.machine.own(key)).transpose()?);
+                }
+                let bytes = 2 * encoded.len() + size_of::<Group>();
+                self.retain(bytes + grouping.aggregates.len() * size_of::<Accumulator>())?;
+                self.group_by_key.insert(encoded, self.groups.len());
+                self.groups.push(Group::new(owned, grouping));
+                self.groups.len() - 1
+            }
+        };
+        for (index, (_, arg)) in grouping.aggregates.iter().enumerate() {
+            let value = self.machine.eval(arg, env)?;
+            let bytes = self.groups[group].accumulators[index].add(value.as_deref());
+            self.retain(bytes)?;
+        }
+        Ok(())
+    }
+
+    fn retain(&mut self, bytes: usize) -> Result<()> {
+        self.held = self.held.saturating_add(bytes);
+        match self.held <= MAX_HELD_BYTES {
+            true => Ok(()),
+            false => Err(QueryError::new(
+                ErrorCode::LimitExceeded,
+                format!(
+                    "The result of the query exceeds the maximum of {MAX_HELD_BYTES} bytes held in memory."
+                ),
+            )),
+        }
+    }
+
+    /// The rows of a subquery; `env` is what surrounds it.
+    pub(super) fn rows(self, env: &Env<'_>) -> Result<Vec<Value>> {
+        self.page(env).map(|page| page.rows)
+    }
+
+    fn page(mut self, env: &Env<'_>) -> Result<Page> {
+        if let Some(grouping) = &self.program.grouping {
+            self.unfold(grouping, env)?;
+        }
+        for held in std::mem::take(&mut self.sorted).into_sorted_vec() {
+            let row = held.row;
+            self.held = self.held.saturating_sub(row.size());
+            self.document.rid = row.rid;
+            self.document.rows = row.row;
+            if self.give_out(row.value, row.keys)?.is_break() {
+                break;
+            }
+        }
+        let next = self.last.filter(|_| self.has_more && self.take > 0);
+        Ok(Page {
+            rows: self.rows,
+            next,
+        })
+    }
+
+    /// Makes a row of each group.
+    fn unfold(&mut self, grouping: &Grouping, env: &Env<'_>) -> Result<()> {
+        if grouping.keys.is_empty() && self.groups.is_empty() {
+            self.groups.push(Group::new(Vec::new(), grouping));
+        }
+        for group in std::mem::take(&mut self.groups) {
+            if self.run.is_some() {
+                self.machine.begin_document();
+            }
+            let results = group.accumulators.into_iter().map(Accumulator::result);
+            let cells: Vec<Option<Value>> = group.keys.into_iter().chain(results).collect();
+            if let Some(value) = self.project(&env.group(&cells))?
+                && self.give_out(value, Vec::new())?.is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    fn size(&self) -> usize {
+        let keys: usize = self.keys.iter().flatten().map(value::size).sum();
+        size_of::<Self>() + self.rid.len() + keys + value::size(&self.value)
+    }
+}
+
+impl Group {
+    fn new(keys: Vec<Option<Value>>, grouping: &Grouping) -> Self {
+        Self {
+            keys,
+            accumulators: grouping
+                .aggregates
+                .iter()
+                .map(|(aggregate, _)| Accumulator::new(*aggregate))
+                .collect(),
+        }
+    }
+}

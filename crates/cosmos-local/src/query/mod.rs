@@ -1,0 +1,325 @@
+//! The query language: from text to rows, and to the plan that clients merge partitions by.
+//!
+//! [`Query::parse`] reads and checks a query, [`Query::execute`] runs it over documents,
+//! [`Query::plan`] explains it to a client. The module knows no storage and no HTTP: documents
+//! come in as JSON values, and [`Query::key_set`], [`Query::equality_filters`],
+//! [`Query::range_filters`] and [`Query::sort_paths`] tell the store which of them to bring.
+//!
+//! The way of a query: text → [`lexer`] → [`parser`] → tree ([`ast`]) → [`bind`] → [`program`] →
+//! [`eval`] and [`execute`]. Beside it, [`plan`] rewrites trees and [`print`] writes them.
+//!
+//! # Grammar
+//!
+//! Keywords and function names come in any letter case, property names and aliases do not. White
+//! space, `-- line` and `/* block */` comments may stand between tokens.
+//!
+//! ```text
+//! query      = "SELECT" ["DISTINCT"] ["TOP" count] projection
+//!              ["FROM" source {"JOIN" source}] ["WHERE" expr]
+//!              ["GROUP" "BY" expr {"," expr}]
+//!              ["ORDER" "BY" column {"," column}]
+//!              ["OFFSET" count "LIMIT" count] ;
+//! projection = "*" | "VALUE" expr | item {"," item} ;
+//! item       = expr [["AS"] name] ;
+//! source     = name "IN" collection | collection [["AS"] name] ;
+//! collection = name {"." name | "[" (string | integer) "]"} | "(" query ")" ;
+//! column     = expr ["ASC" | "DESC"] ;              (* expr: a path *)
+//! count      = integer | parameter ;
+//!
+//! expr       = expr "?" expr ":" expr               (* loosest, to the right *)
+//!            | expr "??" expr
+//!            | expr "OR" expr
+//!            | expr "AND" expr
+//!            | "NOT" expr
+//!            | expr ["NOT"] "IN" "(" expr {"," expr} ")"
+//!            | expr ["NOT"] "BETWEEN" expr "AND" expr
+//!            | expr ["NOT"] "LIKE" expr ["ESCAPE" string]
+//!            | expr ("=" | "!=" | "<>") expr
+//!            | expr ("<" | "<=" | ">" | ">=") expr
+//!            | expr "|" expr
+//!            | expr "^" expr
+//!            | expr "&" expr
+//!            | expr ("<<" | ">>" | ">>>") expr
+//!            | expr "||" expr
+//!            | expr ("+" | "-") expr
+//!            | expr ("*" | "/" | "%") expr
+//!            | ("-" | "+" | "~") expr
+//!            | expr ("." name | "[" expr "]")       (* tightest *)
+//!            | primary ;
+//! primary    = number | string | "true" | "false" | "null" | "undefined"
+//!            | parameter | name | name "(" [expr {"," expr}] ")"
+//!            | "[" [expr {"," expr}] "]" | "{" [key ":" expr {"," key ":" expr}] "}"
+//!            | "(" expr ")" | "(" query ")" | "EXISTS" "(" query ")" | "ARRAY" "(" query ")" ;
+//! key        = string | name ;
+//! parameter  = "@" name ;
+//! ```
+//!
+//! # Semantics in short
+//!
+//! A missing property is *undefined*, which is not null: it compares to nothing, is left out of
+//! projected objects and arrays, and makes AND, OR and NOT three-valued. `=` and `!=` are false
+//! and true for defined values of different types, `<` and its kin undefined. ORDER BY, MIN and
+//! MAX run over all types (see [`value::compare`]); ORDER BY keeps documents without the sort
+//! property and returns them first. Equal rows run by the ordinal of `_rid`.
+//!
+//! # Refused by name
+//!
+//! `udf.` functions; ORDER BY with GROUP BY; ORDER BY RANK; subqueries in the select list of a
+//! query with GROUP BY or aggregates; ALL, FIRST, LAST over subqueries; spatial, vector and
+//! full-text functions and the others of [`functions::is_known_elsewhere`]; look-around and
+//! back-references in RegexMatch.
+
+mod aggregate;
+mod ast;
+mod bind;
+mod error;
+mod eval;
+mod execute;
+mod filter;
+mod functions;
+mod lexer;
+mod like;
+mod parser;
+mod plan;
+mod position;
+mod print;
+mod program;
+mod value;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+pub(crate) use ast::Direction;
+pub(crate) use error::{ErrorCode, QueryError};
+pub(crate) use execute::{Feed, Page, PageLimits};
+pub(crate) use filter::{KeySet, RangeFilter};
+pub(crate) use position::Position;
+
+use error::Result;
+use position::ResumeFilter;
+
+/// Longest query text, in bytes (`maxSqlQueryInputLength` of the service's account document).
+pub(crate) const MAX_QUERY_LENGTH: usize = 256 * 1024;
+
+/// Deepest nesting of a query, and greatest height of an expression in it. What recursion over
+/// it takes fits the stack of any thread, also in an unoptimised build.
+pub(crate) const MAX_DEPTH: usize = 64;
+
+/// Most JOIN clauses of one SELECT (`maxJoinsPerSqlQuery`).
+pub(crate) const MAX_JOINS: usize = 10;
+
+/// Most operators in one chain of AND or OR (`maxLogicalAndPerSqlQuery`).
+pub(crate) const MAX_LOGICAL_TERMS: usize = 2_000;
+
+/// Most items of any list in the text (`maxInExpressionItemsCount`).
+pub(crate) const MAX_LIST_ITEMS: usize = 16_000;
+
+/// Most partition keys a [`KeySet`] names before it becomes wider.
+pub(crate) const MAX_KEYS: usize = 1_000;
+
+/// Most rows that FROM and JOIN, also in subqueries, may visit for one document.
+pub(crate) const MAX_ROWS_PER_DOCUMENT: u64 = 4_000_000;
+
+/// Most bytes that expressions may build for one document.
+pub(crate) const MAX_BYTES_PER_DOCUMENT: usize = 64 << 20;
+
+/// Most bytes that rows, groups and sort values of one execution may hold.
+pub(crate) const MAX_HELD_BYTES: usize = 256 << 20;
+
+/// Most compiled regular expressions that one execution keeps.
+pub(crate) const MAX_CACHED_PATTERNS: usize = 16;
+
+/// A query, parsed and checked, with its parameters.
+#[derive(Debug)]
+pub(crate) struct Query {
+    select: ast::Select,
+    program: program::Program,
+    /// See [`Position::to_json`].
+    fingerprint: String,
+    top: Option<u64>,
+    window: Option<(u64, u64)>,
+    seek: Option<ResumeFilter>,
+}
+
+impl Query {
+    /// Reads a query. Parameters are pairs of name, with its `@`, and value; they are bound as
+    /// values and never become text.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the service would refuse, and what this module refuses; see [`ErrorCode`].
+    pub(crate) fn parse(sql: &str, parameters: &[(String, Value)]) -> Result<Self> {
+        Self::read(sql, parameters).map_err(|error| error.located_in(sql))
+    }
+
+    fn read(sql: &str, parameters: &[(String, Value)]) -> Result<Self> {
+        let select = parser::parse(sql)?;
+        let program = bind::bind(&select, parameters)?;
+        let count = |count: &Option<ast::Count>, code| {
+            let count = count.as_ref();
+            count
+                .map(|count| bind::count(count, parameters, code))
+                .transpose()
+        };
+        let top = count(&select.top, ErrorCode::TopValue)?;
+        let window = match program.take {
+            Some(limit) if select.window.is_some() => Some((program.skip, limit)),
+            _ => None,
+        };
+        let fingerprint = fingerprint(&select, parameters);
+        Ok(Self {
+            select,
+            program,
+            fingerprint,
+            top,
+            window,
+            seek: None,
+        })
+    }
+
+    /// Lets the query start at a place in its sort order, from the `resumeFilter` member beside
+    /// the query text.
+    ///
+    /// # Errors
+    ///
+    /// When the query is not sorted, or the filter does not fit its sort columns.
+    pub(crate) fn with_resume_filter(mut self, filter: &Map<String, Value>) -> Result<Self> {
+        if self.program.order.is_empty() || self.program.is_blocking() {
+            return Err(QueryError::new(
+                ErrorCode::Malformed,
+                "A resumeFilter needs a query with ORDER BY and without DISTINCT, GROUP BY or aggregates.",
+            ));
+        }
+        self.seek = Some(ResumeFilter::from_json(filter, self.program.order.len())?);
+        Ok(self)
+    }
+
+    /// Equalities that hold for the document of every row, such as `("/deviceId", "d1")`.
+    pub(crate) fn equality_filters(&self) -> Vec<(String, Value)> {
+        filter::equalities(&self.program)
+    }
+
+    /// Bounds that hold for the document of every row, such as `/_ts` at least 5.
+    pub(crate) fn range_filters(&self) -> Vec<RangeFilter> {
+        filter::ranges(&self.program)
+    }
+
+    /// The ORDER BY columns as paths in the document. Empty when there are none, when one is not
+    /// such a path, or when the order of documents does not decide that of rows. A store that can
+    /// bring documents in this order does so and says [`Feed::Sorted`].
+    pub(crate) fn sort_paths(&self) -> Vec<(String, Direction)> {
+        filter::sort_paths(&self.program)
+    }
+
+    /// The partition keys that rows can come from, for a container with these key paths.
+    pub(crate) fn key_set(&self, key_paths: &[&str]) -> KeySet {
+        filter::key_set(&self.program, key_paths)
+    }
+
+    /// Whether a client must plan and merge when rows come from more than one partition.
+    pub(crate) fn needs_plan(&self) -> bool {
+        plan::is_needed(&self.select)
+    }
+
+    /// Whether a page can end anywhere and go on later. If not (DISTINCT, GROUP BY, aggregates),
+    /// [`Query::execute_page`] gives all rows at once and takes no position.
+    pub(crate) fn is_resumable(&self) -> bool {
+        !self.program.is_blocking()
+    }
+
+    /// All rows, over documents in any order.
+    ///
+    /// # Errors
+    ///
+    /// When a limit is exceeded, or a document leads to something that is refused.
+    pub(crate) fn execute(&self, documents: impl Iterator<Item = Value>) -> Result<Vec<Value>> {
+        let page = self.execute_page(documents, Feed::Unsorted, PageLimits::NONE, None)?;
+        Ok(page.rows)
+    }
+
+    /// The rows after a position, as many as fit a page. Reads no more documents than it needs.
+    ///
+    /// Without ORDER BY the documents must come in the same order for each page; with a position
+    /// they may start at its document instead of at the first one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Query::execute`]; and for a position of a query that is not resumable.
+    pub(crate) fn execute_page(
+        &self,
+        documents: impl Iterator<Item = Value>,
+        feed: Feed,
+        limits: PageLimits,
+        after: Option<&Position>,
+    ) -> Result<Page> {
+        if after.is_some() && !self.is_resumable() {
+            return Err(QueryError::new(
+                ErrorCode::Malformed,
+                "The continuation token is invalid: the query has no positions to continue from.",
+            ));
+        }
+        let run = execute::Run {
+            feed,
+            limits,
+            after,
+            seek: self.seek.as_ref(),
+        };
+        execute::run(&self.program, documents, &run)
+    }
+
+    /// A position as JSON, for use in a continuation token.
+    pub(crate) fn position_to_json(&self, position: &Position) -> Value {
+        position.to_json(&self.fingerprint)
+    }
+
+    /// Reads a position back.
+    ///
+    /// # Errors
+    ///
+    /// When it is malformed, or of another query or other parameters.
+    pub(crate) fn position_from_json(&self, token: &Value) -> Result<Position> {
+        Position::from_json(token, &self.fingerprint, self.program.order.len())
+    }
+
+    /// The body of a query plan response, for a client with these features (the value of
+    /// `x-ms-cosmos-supported-query-features`) and a container with these key paths. `ranges` are
+    /// the `queryRanges` that the store makes of [`Query::key_set`].
+    ///
+    /// # Errors
+    ///
+    /// When the client lacks a feature that the query needs, or no client could merge it.
+    pub(crate) fn plan(&self, features: &str, key_paths: &[&str], ranges: Value) -> Result<Value> {
+        let is_one_partition = match self.key_set(key_paths) {
+            KeySet::Everything => false,
+            KeySet::Keys(keys) => matches!(keys.as_slice(), [key] if key.len() == key_paths.len()),
+        };
+        let facts = plan::Facts {
+            top: self.top,
+            window: self.window,
+            is_one_partition,
+            features: features
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect(),
+        };
+        Ok(json!({
+            "partitionedQueryExecutionInfoVersion": 2,
+            "queryInfo": plan::query_info(&self.select, &facts)?,
+            "queryRanges": ranges,
+        }))
+    }
+}
+
+/// Tells queries apart by what they say and by their parameters; short, as tokens are to be.
+fn fingerprint(select: &ast::Select, parameters: &[(String, Value)]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(select.to_string());
+    for (name, value) in parameters {
+        hash.update(name);
+        hash.update(value::encoded(Some(value)));
+    }
+    hash.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,353 @@
+//! The official Rust SDK, unmodified, against several regions over real HTTP.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::time::{Duration, Instant};
+
+use azure_data_cosmos::{
+    AccountReference, CosmosClient, CosmosError, Query, RoutingStrategy,
+    clients::ContainerClient,
+    feed::{ContinuationToken, FeedScope},
+    models::{ContainerProperties, PartitionKeyDefinition},
+    options::{ChangeFeedOptions, ChangeFeedStartFrom, ItemWriteOptions, Precondition, Region},
+};
+use cosmos_local::{Account, CosmosLocal, EMULATOR_KEY, LinkState, RegionConfig};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const REGIONS: [&str; 3] = ["West US", "North Europe", "Southeast Asia"];
+
+async fn start(regions: &[&str]) -> Account {
+    let builder = regions
+        .iter()
+        .fold(CosmosLocal::builder(), |builder, name| {
+            builder.region(RegionConfig::new(*name))
+        });
+    let account = builder.start().await.unwrap();
+    provision(&account).await;
+    account
+}
+
+async fn provision(account: &Account) {
+    let client = client(account, &[]).await;
+    client.create_database("shop", None).await.unwrap();
+    let properties = ContainerProperties::new("orders", PartitionKeyDefinition::from("/tenant"));
+    client
+        .database_client("shop")
+        .create_container(properties, None)
+        .await
+        .unwrap();
+}
+
+async fn client(account: &Account, preferred: &[&str]) -> CosmosClient {
+    let reference = AccountReference::with_authentication_key(
+        account.endpoint().parse().unwrap(),
+        EMULATOR_KEY,
+    );
+    let preferred = preferred
+        .iter()
+        .map(|name| Region::new((*name).to_owned()))
+        .collect();
+    CosmosClient::builder()
+        .build(reference, RoutingStrategy::PreferredRegions(preferred))
+        .await
+        .unwrap()
+}
+
+async fn orders(account: &Account, preferred: &[&str]) -> ContainerClient {
+    client(account, preferred)
+        .await
+        .database_client("shop")
+        .container_client("orders", None)
+        .await
+        .unwrap()
+}
+
+async fn put(container: &ContainerClient, id: &str) {
+    container
+        .upsert_item("t1", id, json!({"id": id, "tenant": "t1"}), None)
+        .await
+        .unwrap();
+}
+
+async fn read(container: &ContainerClient, id: &str) -> Result<Value, CosmosError> {
+    container.read_item("t1", id, None).await?.into_model()
+}
+
+async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "did not come true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn settled(account: &Account) {
+    eventually("nothing is pending", async || {
+        account.links().iter().all(|link| link.pending == 0)
+    })
+    .await;
+}
+
+fn set_links(account: &Account, state: LinkState) {
+    for link in account.links() {
+        account.set_link(&link.from, &link.to, state, None).unwrap();
+    }
+}
+
+/// Drains the change feed; returns the ids, and the token of the place where it ended.
+async fn changes(container: &ContainerClient, token: Option<String>) -> (Vec<String>, String) {
+    let mut options = ChangeFeedOptions::default();
+    if let Some(token) = token {
+        options = options.with_continuation_token(ContinuationToken::from_string(token));
+    }
+    let mut pages = container
+        .query_change_feed::<Value>(
+            FeedScope::full_container(),
+            ChangeFeedStartFrom::Beginning,
+            Some(options),
+        )
+        .await
+        .unwrap();
+    let mut ids = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        if page.items().is_empty() {
+            break;
+        }
+        ids.extend(
+            page.items()
+                .iter()
+                .map(|item| item.current().unwrap()["id"].as_str().unwrap().to_owned()),
+        );
+    }
+    (
+        ids,
+        pages.to_continuation_token().unwrap().as_str().to_owned(),
+    )
+}
+
+#[tokio::test]
+async fn items_are_created_read_replaced_and_deleted() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    let order = json!({"id": "o-1", "tenant": "t1", "total": 1.5, "big": 9_007_199_254_740_993_i64, "text": "ü"});
+    orders.create_item("t1", "o-1", &order, None).await.unwrap();
+    let stored = read(&orders, "o-1").await.unwrap();
+    for (name, value) in order.as_object().unwrap() {
+        assert_eq!(stored[name], *value);
+    }
+    let again = orders
+        .create_item("t1", "o-1", &order, None)
+        .await
+        .unwrap_err();
+    assert!(again.status().is_conflict(), "{again}");
+
+    let etag = stored["_etag"].as_str().unwrap().to_owned();
+    let conditional =
+        || ItemWriteOptions::default().with_precondition(Precondition::if_match(etag.clone()));
+    let changed = json!({"id": "o-1", "tenant": "t1", "total": 2});
+    orders
+        .replace_item("t1", "o-1", &changed, Some(conditional()))
+        .await
+        .unwrap();
+    let stale = orders
+        .replace_item("t1", "o-1", &changed, Some(conditional()))
+        .await
+        .unwrap_err();
+    assert!(stale.status().is_precondition_failed(), "{stale}");
+    let elsewhere = orders
+        .upsert_item("t2", "o-1", &changed, None)
+        .await
+        .unwrap_err();
+    assert!(
+        elsewhere.to_string().contains("400"),
+        "the header's key is not the document's: {elsewhere}"
+    );
+
+    orders.delete_item("t1", "o-1", None).await.unwrap();
+    assert!(
+        read(&orders, "o-1")
+            .await
+            .unwrap_err()
+            .status()
+            .is_not_found()
+    );
+    assert!(
+        orders
+            .delete_item("t1", "o-1", None)
+            .await
+            .unwrap_err()
+            .status()
+            .is_not_found()
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_feed_goes_on_from_its_token_and_what_arrives_late_comes_late() {
+    let account = start(&REGIONS[..2]).await;
+    let west = orders(&account, &["West US"]).await;
+    let north = orders(&account, &["North Europe"]).await;
+    let (none, token) = changes(&north, None).await;
+    assert_eq!(none, [""; 0]);
+    put(&west, "a").await;
+    settled(&account).await;
+    read(&north, "a").await.unwrap();
+    let (ids, token) = changes(&north, Some(token)).await;
+    assert_eq!(ids, ["a"]);
+
+    set_links(&account, LinkState::Cut);
+    put(&west, "late").await;
+    put(&north, "b").await;
+    let (ids, token) = changes(&north, Some(token)).await;
+    assert_eq!(ids, ["b"]);
+    assert!(
+        account.links().iter().all(|link| link.pending == 1),
+        "{:?}",
+        account.links()
+    );
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    let (ids, _) = changes(&north, Some(token)).await;
+    assert_eq!(ids, ["late"]);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_goes_to_the_next_region_when_its_own_is_offline_and_misses_nothing() {
+    let account = start(&REGIONS[..2]).await;
+    let west = orders(&account, &["West US", "North Europe"]).await;
+    let north = orders(&account, &["North Europe"]).await;
+    put(&west, "a").await;
+    let (_, token) = changes(&west, None).await;
+    put(&north, "b").await;
+    account.set_region_online("West US", false).await.unwrap();
+    put(&west, "c").await;
+    let (ids, _) = changes(&west, Some(token)).await;
+    assert!(
+        ["b", "c"].iter().all(|new| ids.iter().any(|id| id == new)),
+        "{ids:?}"
+    );
+
+    account.set_region_online("West US", true).await.unwrap();
+    settled(&account).await;
+    assert_eq!(account.item_count("West US", "shop", "orders"), Some(3));
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn conflicting_writes_end_in_the_same_document_everywhere() {
+    let account = start(&REGIONS).await;
+    set_links(&account, LinkState::Cut);
+    let mut clients = Vec::new();
+    for name in REGIONS {
+        let container = orders(&account, &[name]).await;
+        container
+            .upsert_item(
+                "t1",
+                "x",
+                json!({"id": "x", "tenant": "t1", "from": name}),
+                None,
+            )
+            .await
+            .unwrap();
+        clients.push(container);
+    }
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    let first = read(&clients[0], "x").await.unwrap();
+    for client in &clients[1..] {
+        assert_eq!(read(client, "x").await.unwrap(), first);
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |regions: &[&str]| {
+        let builder = CosmosLocal::builder().data_dir(Some(folder.path().to_owned()));
+        regions
+            .iter()
+            .fold(builder, |builder, name| {
+                builder.region(RegionConfig::new(*name))
+            })
+            .start()
+    };
+    let token = {
+        let account = open(&REGIONS[..2]).await.unwrap();
+        provision(&account).await;
+        let west = orders(&account, &["West US"]).await;
+        set_links(&account, LinkState::Cut);
+        put(&west, "a").await;
+        let (_, token) = changes(&west, None).await;
+        put(&west, "b").await;
+        account.shutdown().await;
+        token
+    };
+    let wrong = open(&REGIONS).await.unwrap_err().to_string();
+    assert!(
+        wrong.contains("North Europe"),
+        "another set of regions is refused: {wrong}"
+    );
+    let account = open(&REGIONS[..2]).await.unwrap();
+    let west = orders(&account, &["West US"]).await;
+    let (ids, _) = changes(&west, Some(token)).await;
+    assert_eq!(ids, ["b"], "the feed goes on from an old token");
+    settled(&account).await;
+    assert_eq!(
+        account.item_count("North Europe", "shop", "orders"),
+        Some(2),
+        "so does replication"
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn queries_run_in_a_partition_and_across_all() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    for n in 0..40 {
+        let (id, tenant) = (format!("o-{n:02}"), format!("t{}", n % 2));
+        let order = json!({"id": id, "tenant": tenant, "total": n});
+        orders.upsert_item(tenant, &id, order, None).await.unwrap();
+    }
+    let ids = async |query: Query, scope: FeedScope| -> Vec<String> {
+        let items = orders
+            .query_items::<Value>(query, scope, None)
+            .await
+            .unwrap();
+        let items: Vec<Value> = items.map(|item| item.unwrap()).collect().await;
+        items
+            .iter()
+            .map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let newest =
+        Query::from("SELECT TOP 3 * FROM c WHERE c.tenant = @tenant ORDER BY c.total DESC")
+            .with_parameter("@tenant", "t1")
+            .unwrap();
+    assert_eq!(
+        ids(newest, FeedScope::partition("t1")).await,
+        ["o-39", "o-37", "o-35"]
+    );
+    let across = Query::from("SELECT * FROM c WHERE c.total >= 38 ORDER BY c.total");
+    assert_eq!(
+        ids(across, FeedScope::full_container()).await,
+        ["o-38", "o-39"]
+    );
+    let wrong = orders
+        .query_items::<Value>(
+            Query::from("SELEC * FROM c"),
+            FeedScope::partition("t1"),
+            None,
+        )
+        .await;
+    let wrong = match wrong {
+        Err(error) => error,
+        Ok(mut items) => items.next().await.unwrap().unwrap_err(),
+    };
+    assert!(wrong.to_string().contains("400"), "{wrong}");
+    account.shutdown().await;
+}
