@@ -1,0 +1,146 @@
+//! The command line: what can be typed, and what is done then.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use geo_events::{
+    functions::App,
+    handler::Handler,
+    logging, package, provision,
+    settings::{Listen, Settings},
+};
+
+use crate::stop::{self, Reason};
+
+/// Geo-distributed, event-driven functions on Azure, and the whole multi-region cloud for them on one machine
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the functions: what a Functions host starts as its custom handler
+    Serve,
+    /// Write the deployable script root: host.json, the functions and the executable
+    Package(PackageArgs),
+    /// Create the database and its containers in an emulator; what exists stays as it is
+    Provision(ProvisionArgs),
+}
+
+#[derive(Debug, Args)]
+struct PackageArgs {
+    /// Folder to write; new, empty, or written by this command before
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Also write DIR.zip, ready to be deployed
+    #[arg(long)]
+    zip: bool,
+
+    /// The executable to deploy [default: this one]
+    #[arg(long, value_name = "PATH")]
+    executable: Option<PathBuf>,
+
+    /// Also write local.settings.json, for `func start` in DIR; it is never deployed
+    #[arg(long)]
+    local_settings: bool,
+}
+
+#[derive(Debug, Args)]
+struct ProvisionArgs {
+    /// AccountEndpoint=…;AccountKey=…; of the account
+    #[arg(long, env = "CosmosDBConnection", hide_env_values = true)]
+    connection_string: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is done.
+    Done,
+    /// It would have gone on, but was asked to stop.
+    Stopped(Reason),
+}
+
+impl Cli {
+    /// Does what was typed.
+    pub(crate) fn run(self) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::Serve => runtime()?.block_on(serve()),
+            Command::Package(args) => package(args),
+            Command::Provision(args) => runtime()?.block_on(provision(args)),
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // One thread: the server has threads of its own, and nothing else here has much to do.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}
+
+async fn serve() -> anyhow::Result<Outcome> {
+    logging::start()?;
+    let listen = Listen::from_env()?;
+    let settings = Settings::from_env()?;
+    let region = settings.region.clone();
+    if settings.cosmos.is_none() {
+        tracing::warn!(%region, "there is no CosmosDBConnection: `changes` and `health` will answer 503");
+    }
+    let mut stop = stop::Stop::listen(listen.under_host)?;
+    let handler = Handler::bind(App::new(settings), listen.port)
+        .with_context(|| format!("cannot listen on 127.0.0.1:{}", listen.port))?;
+    tracing::info!(%region, address = %handler.address(), version = env!("CARGO_PKG_VERSION"), "serving");
+    let mut reason = None;
+    handler
+        .run(async {
+            let why = stop.requested().await;
+            tracing::info!(%region, reason = %why, "asked to stop");
+            reason = Some(why);
+        })
+        .await
+        .context("the server failed")?;
+    let reason = reason.context("the server ended by itself")?;
+    Ok(Outcome::Stopped(reason))
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the result of the command"
+)]
+fn package(args: PackageArgs) -> anyhow::Result<Outcome> {
+    let executable = match args.executable {
+        Some(path) => path,
+        None => std::env::current_exe().context("cannot find the running executable")?,
+    };
+    let options = package::Options {
+        zip: args.zip,
+        local_settings: args.local_settings,
+    };
+    let written = package::write_package(&args.out, &executable, options)?;
+    for warning in &written.warnings {
+        eprintln!("warning: {warning}");
+    }
+    println!(
+        "wrote {} ({} functions)",
+        written.dir.display(),
+        written.functions
+    );
+    if let Some(zip) = &written.zip {
+        println!("wrote {}", zip.display());
+    }
+    Ok(Outcome::Done)
+}
+
+async fn provision(args: ProvisionArgs) -> anyhow::Result<Outcome> {
+    logging::start()?;
+    provision::run(&args.connection_string).await?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,137 @@
+//! `POST /api/WriteEvent`: accepts one event, or an array of up to [`MAX_BATCH`](crate::event::MAX_BATCH).
+//!
+//! Each event gets an id if the device gave none, and the region and time of its acceptance; then all go to the Cosmos
+//! DB output binding `events`, and the caller gets 201 with what was stored. The host sends that answer only after the
+//! binding has stored everything. A batch with anything wrong in it is answered 400 and stored not at all.
+//!
+//! A device may send an event again when it got no answer: the same id is the same event.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::{App, InvokeError, refuse};
+use crate::{
+    event::{
+        Draft, Event,
+        draft::{Drafts, Faults, read_drafts},
+    },
+    invocation::{HttpRequest, HttpResponse, Invocation, InvocationError, Reply},
+    problem::{MAX_FIELD_ERRORS, Problem},
+};
+
+/// Most bytes of a request body: what [`MAX_BATCH`](crate::event::MAX_BATCH) events take if every character is escaped.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+#[derive(Serialize)]
+struct Outputs<'a> {
+    res: HttpResponse,
+    events: &'a [Event<'a>],
+}
+
+pub(super) fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+    let invocation = Invocation::parse(body)?;
+    let request = invocation
+        .structured("req")
+        .ok_or(InvocationError::Missing("req"))?;
+    let request: HttpRequest<'_> = request.read()?;
+    let json = match body_of(&request) {
+        Ok(json) => json,
+        Err(problem) => return refuse(&problem),
+    };
+    let drafts = match read_drafts(&json) {
+        Ok(drafts) => drafts,
+        Err(faults) => return refuse(&invalid(faults)),
+    };
+
+    let acceptance = Acceptance {
+        app,
+        time: format!("{:.3}", (app.source.now)()),
+    };
+    let (events, res) = match drafts {
+        Drafts::One(draft) => {
+            let event = acceptance.accept(draft);
+            let res = HttpResponse::json(201, &event)?;
+            (vec![event], res)
+        }
+        Drafts::Many(drafts) => {
+            let events: Vec<_> = drafts
+                .into_iter()
+                .map(|draft| acceptance.accept(draft))
+                .collect();
+            let res = HttpResponse::json(201, &events)?;
+            (events, res)
+        }
+    };
+    tracing::debug!(events = events.len(), "accepted");
+    Ok(Reply::new(Outputs {
+        res,
+        events: &events,
+    })
+    .into_json()?)
+}
+
+/// What all events of one request have in common.
+struct Acceptance<'a> {
+    app: &'a App,
+    time: String,
+}
+
+impl Acceptance<'_> {
+    fn accept<'e>(&'e self, draft: Draft<'e>) -> Event<'e> {
+        Event {
+            id: draft
+                .id
+                .unwrap_or_else(|| Cow::Owned((self.app.source.id)().to_string())),
+            device_id: draft.device_id,
+            region: Cow::Borrowed(self.app.settings.region.as_str()),
+            value: draft.value,
+            time: Cow::Borrowed(&self.time),
+        }
+    }
+}
+
+fn body_of<'a>(request: &'a HttpRequest<'_>) -> Result<Cow<'a, str>, Problem> {
+    // Bodies of these types come as base64, see `src/WebJobs.Script/Extensions/HttpRequestExtensions.cs` of the host.
+    let media_type = request
+        .header("Content-Type")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    if media_type.starts_with("application/octet-stream") || media_type.contains("multipart/") {
+        return Err(Problem::new(
+            415,
+            "Unsupported media type",
+            "Send the event as JSON, with `Content-Type: application/json`.",
+        ));
+    }
+    let body = request.body().filter(|body| !body.trim_ascii().is_empty()).ok_or_else(|| {
+        Problem::new(
+            400,
+            "No event",
+            "Send an event, or an array of events, as the JSON body of the request, with a `Content-Length` \
+             (chunked bodies do not reach a function).",
+        )
+    })?;
+    if body.len() > MAX_BODY {
+        return Err(Problem::new(
+            413,
+            "Too large",
+            format!(
+                "The body has {} bytes; the most is {MAX_BODY}. Send several requests.",
+                body.len()
+            ),
+        ));
+    }
+    Ok(body)
+}
+
+fn invalid(faults: Faults) -> Problem {
+    let detail = match faults.total {
+        1 => "One field is wrong; nothing was stored.".to_owned(),
+        n if n <= MAX_FIELD_ERRORS => format!("{n} fields are wrong; nothing was stored."),
+        n => format!(
+            "{n} fields are wrong, of which the first {MAX_FIELD_ERRORS} are listed; nothing was stored."
+        ),
+    };
+    Problem::new(400, "Invalid event", detail).with_errors(faults.errors)
+}
