@@ -156,6 +156,7 @@ pub(super) enum Expr {
     Member {
         base: Box<Expr>,
         name: String,
+        span: Span,
     },
     /// `base[index]` with anything but a string literal
     Index {
@@ -195,6 +196,7 @@ pub(super) enum Expr {
     Call {
         name: FunctionName,
         args: Vec<Expr>,
+        /// From the name to the closing parenthesis.
         span: Span,
     },
     Array(Vec<Expr>),

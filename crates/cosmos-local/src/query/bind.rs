@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 use super::ast::{self, Aggregate, Collection, Count, Direction, Select, Span, Step};
 use super::error::{ErrorCode, QueryError, Result};
@@ -104,14 +104,12 @@ impl<'q> Binder<'q> {
             return Ok(program);
         }
         let mut sources = Vec::new();
-        for (position, source) in select.from.iter().enumerate() {
-            sources.push(match (&source.collection, position) {
-                (Collection::Path { steps, .. }, 0) => {
-                    let document = Expr::Slot { up: 0, cell: 0 };
-                    self.path_source(source, document, steps)?
-                }
-                _ => self.source(source)?,
-            });
+        for source in &select.from {
+            sources.push(self.source(source)?);
+        }
+        if sources.is_empty() {
+            // Without FROM no document is in sight, for subqueries neither.
+            self.frames.push(None);
         }
         self.clauses(select, sources)
     }
@@ -134,7 +132,11 @@ impl<'q> Binder<'q> {
     fn source(&mut self, source: &'q ast::Source) -> Result<Source> {
         match &source.collection {
             Collection::Path { name, span, steps } => {
-                let base = self.name(name, *span)?;
+                let base = match self.frames.as_slice() {
+                    // The first name in a query is the collection's, whatever it is.
+                    [None] => Expr::Slot { up: 0, cell: 0 },
+                    _ => self.name(name, *span)?,
+                };
                 self.path_source(source, base, steps)
             }
             Collection::Subquery(select) => {
@@ -368,7 +370,7 @@ impl<'q> Binder<'q> {
                 "A subquery in the select list of a query with GROUP BY or an aggregate is not supported.",
             ));
         }
-        if let Some((name, span)) = root_name(expr)
+        if let Some((name, span)) = path(expr)
             && folded.sources.iter().flatten().any(|source| source == name)
             && !has_key_prefix(expr, folded.keys)
         {
@@ -437,7 +439,7 @@ impl<'q> Binder<'q> {
                 Expr::Constant(parameter(self.parameters, name, *span)?.clone())
             }
             ast::Expr::Name { name, span } => self.name(name, *span)?,
-            ast::Expr::Member { base, name } => Expr::Member {
+            ast::Expr::Member { base, name, .. } => Expr::Member {
                 base: self.boxed(base)?,
                 name: name.clone(),
             },
@@ -541,11 +543,12 @@ fn refuse_aggregates(expr: &ast::Expr, clause: &str) -> Result<()> {
     }
 }
 
-/// The name a path starts from.
-fn root_name(expr: &ast::Expr) -> Option<(&str, Span)> {
+/// The name a path starts from, and where the path stands.
+fn path(expr: &ast::Expr) -> Option<(&str, Span)> {
     match expr {
         ast::Expr::Name { name, span } => Some((name, *span)),
-        ast::Expr::Member { base, .. } | ast::Expr::Index { base, .. } => root_name(base),
+        ast::Expr::Member { base, span, .. } => Some((path(base)?.0, *span)),
+        ast::Expr::Index { base, .. } => path(base),
         _ => None,
     }
 }
@@ -577,10 +580,7 @@ fn number(text: &str) -> Result<Expr> {
         Some(digits) => u64::from_str_radix(digits, 16).ok().map(Value::from),
         None => match text.parse::<i64>() {
             Ok(integer) => Some(Value::from(integer)),
-            Err(_) => {
-                let double = text.parse().ok();
-                double.and_then(Number::from_f64).map(Value::Number)
-            }
+            Err(_) => text.parse().ok().and_then(value::number),
         },
     };
     value.map(Expr::Constant).ok_or_else(|| {
@@ -625,6 +625,10 @@ fn within(value: Box<Expr>, list: Vec<Expr>, negated: bool) -> Expr {
 
 fn builtin(name: &str, arguments: usize, span: Span) -> Result<&'static Builtin> {
     let Some(builtin) = functions::find(name) else {
+        let span = Span {
+            start: span.start,
+            end: span.start + name.len(),
+        };
         return Err(match functions::is_known_elsewhere(name) {
             true => QueryError::at(
                 span,

@@ -42,8 +42,8 @@ impl PageLimits {
 /// In which order the documents of an execution come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feed {
-    /// Any order; with a position for a query without ORDER BY, the order of the page before,
-    /// from the position's document on.
+    /// Any order; for a query without ORDER BY the order of the page before, from the position's
+    /// document on.
     Unsorted,
     /// The final order of the query's ORDER BY, equal values by the ordinal of `_rid` in the
     /// direction of the first column. Reading stops as soon as the page is full.

@@ -317,8 +317,12 @@ fn allowed(paths: &Paths<'_>, expr: &Expr, place: &[String]) -> Allowed {
             pattern: Pattern::Fixed(like),
             negated: false,
         } if is_here(value) => one(&Value::from(like.exact()?)),
-        Expr::Call { builtin, args } if builtin.name == "ARRAY_CONTAINS" => match args.as_slice() {
-            [Expr::Constant(Value::Array(items)), expr] if is_here(expr) => many(items),
+        Expr::Call { builtin, args } => match (builtin.name, args.as_slice()) {
+            ("ARRAY_CONTAINS", [Expr::Constant(Value::Array(items)), expr]) if is_here(expr) => {
+                many(items)
+            }
+            ("IS_NULL", [expr]) if is_here(expr) => one(&Value::Null),
+            ("IS_BOOL", [expr]) if is_here(expr) => many(&[Value::Bool(false), Value::Bool(true)]),
             _ => None,
         },
         _ => None,

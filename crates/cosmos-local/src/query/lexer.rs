@@ -52,13 +52,12 @@ pub(super) fn tokenize(text: &str) -> Result<Vec<Lexeme<'_>>> {
     let mut input = LocatingSlice::new(text);
     let mut lexemes = Vec::new();
     loop {
-        let failure = |input: &Input<'_>, what: &str| {
-            let start = input.current_token_start();
-            let end = start + input.chars().next().map_or(0, char::len_utf8);
-            QueryError::at(Span { start, end }, ErrorCode::Syntax, what)
-        };
         if gap(&mut input).is_err() {
-            return Err(failure(&input, "Syntax error, a comment is not closed."));
+            // The parser stopped right behind the opening mark.
+            let end = input.current_token_start();
+            let start = end - "/*".len();
+            let what = "Syntax error, a comment is not closed.";
+            return Err(QueryError::at(Span { start, end }, ErrorCode::Syntax, what));
         }
         let start = input.current_token_start();
         if input.is_empty() {
@@ -87,9 +86,10 @@ pub(super) fn tokenize(text: &str) -> Result<Vec<Lexeme<'_>>> {
                 ));
             }
             Err(_) => {
-                let near = input.chars().next().unwrap_or_default();
+                let near = text[start..].chars().next().unwrap_or_default();
+                let end = start + near.len_utf8();
                 let what = format!("Syntax error, incorrect syntax near '{near}'.");
-                return Err(failure(&input, &what));
+                return Err(QueryError::at(Span { start, end }, ErrorCode::Syntax, what));
             }
         }
     }
@@ -283,7 +283,7 @@ mod tests {
             ("SELECT 'ab", (7, 10)),
             ("é #", (2, 3)),
             ("'\\x'", (0, 4)),
-            ("/* open", (2, 3)),
+            ("/* open", (0, 2)),
             ("1abc", (0, 1)),
         ] {
             let error = tokenize(text).unwrap_err().located_in(text);

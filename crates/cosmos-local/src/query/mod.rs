@@ -86,6 +86,9 @@ mod print;
 mod program;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -239,8 +242,8 @@ impl Query {
 
     /// The rows after a position, as many as fit a page. Reads no more documents than it needs.
     ///
-    /// Without ORDER BY the documents must come in the same order for each page; with a position
-    /// they may start at its document instead of at the first one.
+    /// Without ORDER BY the documents must come in the same order for each page, and with a
+    /// position from its document on (or from the one behind it, if it is gone).
     ///
     /// # Errors
     ///

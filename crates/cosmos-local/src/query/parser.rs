@@ -685,8 +685,9 @@ impl Parser<'_, '_> {
             Token::Symbol("~") => Unary::BitNot,
             Token::Word(word) if word.eq_ignore_ascii_case("NOT") => Unary::Not,
             _ => {
+                let start = self.span();
                 let primary = self.primary()?;
-                return self.steps(primary);
+                return self.steps(primary, start);
             }
         };
         self.advance();
@@ -698,8 +699,8 @@ impl Parser<'_, '_> {
         self.grown(Expr::Unary { operator, operand }, height)
     }
 
-    /// `{.name | [index]}` behind a primary expression.
-    fn steps(&mut self, mut base: Tree<Expr>) -> Result<Tree<Expr>> {
+    /// `{.name | [index]}` behind a primary expression that began at `start`.
+    fn steps(&mut self, mut base: Tree<Expr>, start: Span) -> Result<Tree<Expr>> {
         loop {
             let (expr, height) = base;
             if self.take_symbol(".") {
@@ -707,6 +708,7 @@ impl Parser<'_, '_> {
                 let member = Expr::Member {
                     base: Box::new(expr),
                     name,
+                    span: start.to(self.previous_span()),
                 };
                 base = self.grown(member, height)?;
             } else if self.take_symbol("[") {
@@ -716,6 +718,7 @@ impl Parser<'_, '_> {
                     Expr::Text(name) => Expr::Member {
                         base: Box::new(expr),
                         name,
+                        span: start.to(self.previous_span()),
                     },
                     index => Expr::Index {
                         base: Box::new(expr),

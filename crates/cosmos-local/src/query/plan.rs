@@ -435,6 +435,7 @@ fn sorted(select: &Select, facts: &Facts) -> Result<Select> {
     let rid = Expr::Member {
         base: Box::new(root),
         name: "_rid".to_owned(),
+        span: Span::default(),
     };
     let columns = items(select.order_by.iter().map(|column| &column.expr));
     rewritten.projection = Projection::List(vec![

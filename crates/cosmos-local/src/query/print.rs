@@ -166,7 +166,7 @@ impl Display for Expr {
             Self::Text(text) => quoted(f, text),
             Self::Parameter { name, .. } => write!(f, "@{name}"),
             Self::Name { name, .. } => f.write_str(name),
-            Self::Member { base, name } => {
+            Self::Member { base, name, .. } => {
                 based(f, base)?;
                 member(f, name)
             }

@@ -13,12 +13,12 @@ use serde_json::{Number, Value};
 /// A value or undefined, borrowed from the document where possible.
 pub(super) type Maybe<'e> = Option<Cow<'e, Value>>;
 
-/// Integers up to here are exact in a double and are written without a fraction.
-const LAST_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+/// Doubles without a fraction below this size are integers of 64 bits, and are written as such.
+const INTEGERS_BELOW: f64 = 9_223_372_036_854_775_808.0;
 
 /// A number as JSON, or undefined for what JSON cannot hold (infinities, NaN).
 pub(super) fn number(value: f64) -> Option<Value> {
-    if value.fract() == 0.0 && value.abs() <= LAST_EXACT_INTEGER {
+    if value.fract() == 0.0 && value.abs() < INTEGERS_BELOW {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "checked to be an exact integer"
@@ -51,7 +51,7 @@ pub(super) fn as_integer(value: &Value) -> Option<i64> {
                 clippy::cast_possible_truncation,
                 reason = "checked to be an exact integer"
             )]
-            (value.fract() == 0.0 && value.abs() <= LAST_EXACT_INTEGER).then_some(value as i64)
+            (value.fract() == 0.0 && value.abs() < INTEGERS_BELOW).then_some(value as i64)
         }),
         _ => None,
     }

@@ -1,0 +1,241 @@
+//! The main job, from the outside: three regions, real clients, nothing lost and nothing twice.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use support::{Console, Up, eventually};
+
+const EVENTS: usize = 200;
+const DEVICES: usize = 7;
+
+/// Device and value of the n-th event; values neither rise nor fall, so that the maximum is no accident.
+fn event(n: usize) -> Value {
+    json!({"id": format!("e-{n:03}"), "deviceId": format!("device-{}", n % DEVICES), "value": (n * 37) % 101})
+}
+
+async fn get(url: &str) -> (StatusCode, Value) {
+    let answer = reqwest::get(url).await.expect("the host answers");
+    let status = answer.status();
+    (status, answer.json().await.expect("the answer is JSON"))
+}
+
+/// All pages of `changes` after a token, and the last token.
+async fn changes(functions: &str, mut continuation: String) -> (Vec<Value>, String) {
+    let mut events = Vec::new();
+    loop {
+        let url = reqwest::Url::parse_with_params(
+            &format!("{functions}/api/changes"),
+            [("continuation", continuation.as_str())],
+        )
+        .expect("a URL");
+        let (status, page) = get(url.as_str()).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        events.extend(page["events"].as_array().expect("events").iter().cloned());
+        continuation = page["continuation"].as_str().expect("a token").to_owned();
+        if !page["hasMore"].as_bool().expect("hasMore") {
+            return (events, continuation);
+        }
+    }
+}
+
+fn ids(events: &[Value]) -> BTreeSet<String> {
+    events
+        .iter()
+        .map(|event| event["id"].as_str().expect("an id").to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_one_region_reach_every_browser_once_and_every_reader() {
+    let up = Up::start(&["--lag", "5ms"]);
+    let regions = up.regions().len();
+    assert_eq!(regions, 3);
+    let consoles: Vec<_> = (0..regions)
+        .map(|region| Console::connect(up.functions(region)))
+        .collect();
+    let mut tokens = Vec::new();
+    for region in 0..regions {
+        let (events, token) = changes(up.functions(region), "now".to_owned()).await;
+        assert!(
+            events.is_empty(),
+            "a new system has no events, not even its own probes: {events:?}"
+        );
+        tokens.push(token);
+    }
+
+    let client = reqwest::Client::new();
+    for n in 0..EVENTS {
+        let answer = client
+            .post(format!("{}/api/WriteEvent", up.functions(0)))
+            .json(&event(n))
+            .send()
+            .await
+            .expect("the host answers");
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        let stored: Value = answer.json().await.expect("the stored event");
+        assert_eq!(stored["region"], up.regions()[0]);
+    }
+    let written: BTreeSet<String> = (0..EVENTS).map(|n| format!("e-{n:03}")).collect();
+
+    for console in &consoles {
+        let pushed = console.ids(EVENTS);
+        assert_eq!(
+            pushed.iter().cloned().collect::<BTreeSet<_>>(),
+            written,
+            "each event, exactly once"
+        );
+    }
+
+    let mut maxima: BTreeMap<String, i64> = BTreeMap::new();
+    for event in (0..EVENTS).map(event) {
+        let value = event["value"].as_i64().expect("an integer");
+        let device = event["deviceId"].as_str().expect("a device").to_owned();
+        let maximum = maxima.entry(device).or_insert(value);
+        *maximum = value.max(*maximum);
+    }
+    for region in 0..regions {
+        for (device, maximum) in &maxima {
+            let url = format!("{}/api/ReadAPI/{device}", up.functions(region));
+            let shown = eventually_async("the maximum is readable in every region", async || {
+                let (status, documents) = get(&url).await;
+                let shown = documents
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|d| d["maxValue"].as_i64())
+                    .max();
+                (status == StatusCode::OK && shown == Some(*maximum)).then_some(())
+            });
+            shown
+                .await
+                .unwrap_or_else(|error| panic!("{error}: {device} in region {region}"));
+        }
+    }
+
+    for (region, token) in tokens.into_iter().enumerate() {
+        let (missed, _) = changes(up.functions(region), token).await;
+        assert_eq!(missed.len(), EVENTS, "each event is in the feed once");
+        assert_eq!(ids(&missed), written);
+    }
+    for console in &consoles {
+        assert_eq!(
+            console.next(std::time::Duration::ZERO),
+            None,
+            "nothing is pushed twice"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_region_goes_on_alone_and_catches_up_when_healed() {
+    let up = Up::start(&["--regions", "West US,North Europe"]);
+    let (west, north) = (up.functions(0).to_owned(), up.functions(1).to_owned());
+    let client = reqwest::Client::new();
+    let cut = async |state: &str| {
+        for (from, to) in [("West US", "North Europe"), ("North Europe", "West US")] {
+            let answer = client
+                .put(up.control(&format!("links/{from}/{to}")))
+                .json(&json!({ "state": state }))
+                .send()
+                .await
+                .expect("the control API answers");
+            assert_eq!(answer.status(), StatusCode::OK);
+        }
+    };
+    let write = async |functions: &str, id: &str| {
+        let answer = client
+            .post(format!("{functions}/api/WriteEvent"))
+            .json(&json!({"id": id, "deviceId": "device-1", "value": 1}))
+            .send()
+            .await
+            .expect("the host answers");
+        assert_eq!(
+            answer.status(),
+            StatusCode::CREATED,
+            "both halves of a cut system accept writes"
+        );
+    };
+
+    let (_, token) = changes(&north, "now".to_owned()).await;
+    cut("cut").await;
+    write(&west, "from-west").await;
+    write(&north, "from-north").await;
+    let (alone, later) = changes(&north, token.clone()).await;
+    assert_eq!(
+        ids(&alone),
+        BTreeSet::from(["from-north".to_owned()]),
+        "nothing crosses a cut link"
+    );
+
+    cut("open").await;
+    eventually_async(
+        "the late event is in the feed behind the old token",
+        async || {
+            let (events, _) = changes(&north, later.clone()).await;
+            (ids(&events) == BTreeSet::from(["from-west".to_owned()])).then_some(())
+        },
+    )
+    .await
+    .expect("it arrives");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_outlives_a_killed_up() {
+    let up = Up::start(&["--regions", "West US"]);
+    let functions = up.functions(0).to_owned();
+    let handlers = children_of(up.id());
+    assert!(!handlers.is_empty(), "the handler is a process of its own");
+    up.kill();
+    eventually("the handlers are gone", || {
+        handlers.iter().all(|id| !is_running(*id)).then_some(())
+    })
+    .expect("they end");
+    assert!(
+        reqwest::get(&functions).await.is_err(),
+        "nobody listens any more"
+    );
+}
+
+#[cfg(unix)]
+fn children_of(parent: u32) -> Vec<u32> {
+    let output = std::process::Command::new("ps")
+        .args(["-A", "-o", "pid=,ppid="])
+        .output()
+        .expect("ps runs");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| {
+            let (id, of) = line.trim().split_once(' ')?;
+            (of.trim().parse() == Ok(parent)).then(|| id.parse().expect("a process id"))
+        })
+        .collect()
+}
+
+#[cfg(unix)]
+fn is_running(id: u32) -> bool {
+    let output = std::process::Command::new("ps")
+        .args(["-o", "stat=", "-p", &id.to_string()])
+        .output()
+        .expect("ps runs");
+    let state = String::from_utf8_lossy(&output.stdout);
+    !state.trim().is_empty() && !state.trim().starts_with('Z')
+}
+
+/// [`eventually`] for conditions that are asked over HTTP.
+async fn eventually_async(
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Option<()>,
+) -> Result<(), String> {
+    let deadline = std::time::Instant::now() + support::DEADLINE;
+    while std::time::Instant::now() < deadline {
+        if condition().await.is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Err(format!("did not come true: {what}"))
+}
