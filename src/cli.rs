@@ -23,6 +23,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Bring the whole multi-region system up on this machine, until Ctrl-C
+    #[cfg(feature = "local")]
+    Up(geo_events::local::UpArgs),
     /// Run the functions: what a Functions host starts as its custom handler
     Serve,
     /// Write the deployable script root: host.json, the functions and the executable
@@ -70,6 +73,8 @@ impl Cli {
     /// Does what was typed.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
         match self.command {
+            #[cfg(feature = "local")]
+            Command::Up(args) => up(args),
             Command::Serve => runtime()?.block_on(serve()),
             Command::Package(args) => package(args),
             Command::Provision(args) => runtime()?.block_on(provision(args)),
@@ -83,6 +88,18 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")
+}
+
+#[cfg(feature = "local")]
+fn up(args: geo_events::local::UpArgs) -> anyhow::Result<Outcome> {
+    logging::start_beside_output()?;
+    // All regions share these threads, as many as there are cores.
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        let mut stop = stop::Stop::listen(false)?;
+        Box::pin(geo_events::local::run(args, stop.requested())).await
+    })?;
+    Ok(Outcome::Done)
 }
 
 async fn serve() -> anyhow::Result<Outcome> {

@@ -19,6 +19,9 @@
 //! - [`package`]: the deployable script root
 //! - [`provision`]: database and containers of an emulator
 //!
+//! And, with the feature `local`, `local`: the whole multi-region system on one machine. All else knows nothing of it and
+//! builds without it.
+//!
 //! It is not a Functions host, and it stores nothing itself.
 
 pub mod changes;
@@ -27,6 +30,8 @@ pub mod event;
 pub mod functions;
 pub mod handler;
 pub mod invocation;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod logging;
 pub mod measurement;
 pub mod names;

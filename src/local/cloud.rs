@@ -123,8 +123,9 @@ impl Functions {
         let state = match status.state {
             HostState::Running => FunctionsState::Running,
             HostState::Starting => FunctionsState::Starting,
-            HostState::Stopping | HostState::Stopped => FunctionsState::Stopped,
-            HostState::Failed => FunctionsState::Failed,
+            HostState::Stopping => FunctionsState::Stopped,
+            // Nobody stopped it: then it would not be here any more.
+            HostState::Error | HostState::Stopped => FunctionsState::Failed,
         };
         let invocations = status.functions.iter().map(|f| f.invocations).sum();
         let failures = status.functions.iter().map(|f| f.failures).sum();

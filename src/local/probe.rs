@@ -89,6 +89,8 @@ impl Witness {
             .host()
             .await
             .with_context(|| format!("the functions of {} stopped while starting", region.name))?;
+        // A trigger that begins with what is new would miss a probe written before it listens.
+        host.listening().await;
         let triggers = functions.infos().iter().filter(|info| info.trigger == "cosmosDBTrigger" && !info.disabled);
         Ok(Self {
             region: region.name.clone(),
