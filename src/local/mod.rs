@@ -119,7 +119,7 @@ pub async fn run<R: Display>(args: UpArgs, stop: impl Future<Output = R>) -> any
             if args.no_client {
                 return Ok(None);
             }
-            dashboard::build().await
+            Ok(dashboard::page().await)
         };
         let (page, ()) = tokio::try_join!(page, probe::run(&cloud))?;
         let ready = Ready::new(&cloud, dashboard.url(), page.is_some());
