@@ -1,6 +1,6 @@
 //! The command line: what can be typed, and what is done then.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -9,6 +9,7 @@ use geo_events::{
     handler::Handler,
     logging, package, provision,
     settings::{Listen, Settings},
+    smoke,
 };
 
 use crate::stop::{self, Reason};
@@ -30,6 +31,8 @@ enum Command {
     Serve,
     /// Write the deployable script root: host.json, the functions and the executable
     Package(PackageArgs),
+    /// Test a running system as its clients use it: write, read, and see what is pushed
+    Smoke(SmokeArgs),
     /// Create the database and its containers in an emulator; what exists stays as it is
     Provision(ProvisionArgs),
 }
@@ -51,6 +54,17 @@ struct PackageArgs {
     /// Also write local.settings.json, for `func start` in DIR; it is never deployed
     #[arg(long)]
     local_settings: bool,
+}
+
+#[derive(Debug, Args)]
+struct SmokeArgs {
+    /// Function App of a region, such as https://app.azurewebsites.net; several regions are tested together
+    #[arg(long = "url", value_name = "URL", required = true)]
+    urls: Vec<reqwest::Url>,
+
+    /// Longest wait for a step, in seconds; a Function App that has been idle takes its time to wake
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=600))]
+    patience: u64,
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +91,7 @@ impl Cli {
             Command::Up(args) => up(args),
             Command::Serve => runtime()?.block_on(serve()),
             Command::Package(args) => package(args),
+            Command::Smoke(args) => runtime()?.block_on(smoke(args)),
             Command::Provision(args) => runtime()?.block_on(provision(args)),
         }
     }
@@ -153,6 +168,16 @@ fn package(args: PackageArgs) -> anyhow::Result<Outcome> {
     if let Some(zip) = &written.zip {
         println!("wrote {}", zip.display());
     }
+    Ok(Outcome::Done)
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+async fn smoke(args: SmokeArgs) -> anyhow::Result<Outcome> {
+    let report = |passed: smoke::Passed| {
+        let ms = passed.elapsed.as_millis();
+        println!("ok {}: {} ({ms} ms)", passed.region, passed.step);
+    };
+    smoke::run(&args.urls, Duration::from_secs(args.patience), report).await?;
     Ok(Outcome::Done)
 }
 

@@ -18,6 +18,7 @@
 //!
 //! - [`package`]: the deployable script root
 //! - [`provision`]: database and containers of an emulator
+//! - [`smoke`]: the test of a system that runs
 //!
 //! And, with the feature `local`, `local`: the whole multi-region system on one machine. All else knows nothing of it and
 //! builds without it.
@@ -40,3 +41,4 @@ mod pairs;
 pub mod problem;
 pub mod provision;
 pub mod settings;
+pub mod smoke;

@@ -184,6 +184,47 @@ async fn services_only_gives_what_func_start_needs() {
     assert_eq!(health.status(), StatusCode::OK);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smoke_test_passes_here_and_says_what_is_broken() {
+    let up = Up::start(&["--regions", "West US,North Europe"]);
+    let smoke = |urls: &[&str], patience: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_geo-events"));
+        command.args(["smoke", "--patience", patience]);
+        for url in urls {
+            command.args(["--url", url]);
+        }
+        let output = command.output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let both = [up.functions(0), up.functions(1)];
+    let (passed, out, err) = smoke(&both, "60");
+    assert!(passed, "{out}{err}");
+    assert_eq!(out.matches(": push (").count(), 2, "{out}");
+
+    let answer = reqwest::Client::new()
+        .put(up.control("links/West US/North Europe"))
+        .json(&json!({"state": "cut"}))
+        .send()
+        .await
+        .expect("the control API answers");
+    assert_eq!(answer.status(), StatusCode::OK);
+    let (passed, _, err) = smoke(&both, "2");
+    assert!(!passed);
+    assert!(
+        err.contains(&format!("{}: push: not within 2 s", up.functions(1))),
+        "{err}"
+    );
+
+    let (passed, _, err) = smoke(&[&up.control("nothing")], "2");
+    assert!(!passed);
+    assert!(err.contains("health: answered 404"), "{err}");
+}
+
 async fn write(functions: &str, id: &str) {
     let answer = reqwest::Client::new()
         .post(format!("{functions}/api/WriteEvent"))
