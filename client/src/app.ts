@@ -53,6 +53,9 @@ export class App {
   write: Outcome<GeoEvent> = { kind: "none" };
   read: Outcome<{ deviceId: string; region: string; rows: Maximum[] }> = { kind: "none" };
 
+  /** Looks at the control API are numbered, so that an answer that comes late does not undo one asked for later. */
+  #asked = 0;
+  #answered = 0;
   readonly #cursors = new Map<string, Cursor>();
   readonly #forever = new AbortController().signal;
 
@@ -69,7 +72,7 @@ export class App {
     let hasControl: boolean | undefined;
     while (hasControl !== false) {
       try {
-        this.#adopt(await control.readState());
+        await this.#look();
         hasControl = true;
         failures = 0;
       } catch (error) {
@@ -100,7 +103,19 @@ export class App {
     }
   }
 
-  #adopt(cloud: control.CloudState): void {
+  /** Asks the control API how things are. An answer that has been overtaken by a later question's changes nothing. */
+  async #look(): Promise<void> {
+    this.#asked += 1;
+    const number = this.#asked;
+    let cloud: control.CloudState;
+    try {
+      cloud = await control.readState();
+    } catch (error) {
+      if (number < this.#answered) return;
+      throw error;
+    }
+    if (number < this.#answered) return;
+    this.#answered = number;
     this.cloud = cloud;
     this.trouble = undefined;
     this.regions = cloud.regions.map(({ name, functions }) => ({ name, functions: functions?.url ?? null }));
@@ -233,14 +248,18 @@ export class App {
     );
   }
 
-  async #fault(keys: readonly string[], changes: readonly (() => Promise<control.CloudState>)[]): Promise<void> {
+  async #fault(keys: readonly string[], changes: readonly (() => Promise<void>)[]): Promise<void> {
     for (const key of keys) this.pendingFaults.add(key);
     this.faultError = undefined;
     this.changed();
     try {
-      for (const change of changes) this.#adopt(await change());
+      // All at once: a region is cut off in one stroke, or as nearly as can be.
+      const outcomes = await Promise.allSettled(changes.map((change) => change()));
+      const failed = outcomes.find((outcome) => outcome.status === "rejected");
+      if (failed) this.faultError = describe(failed.reason);
+      await this.#look();
     } catch (error) {
-      this.faultError = describe(error);
+      this.faultError ??= describe(error);
     } finally {
       for (const key of keys) this.pendingFaults.delete(key);
       this.changed();
