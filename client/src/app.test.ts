@@ -39,6 +39,15 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
+describe("a page whose regions are fixed", () => {
+  it("asks for no control API", () => {
+    const api = new ControlApi();
+    const app = new App(() => {}, { get: () => null, set: () => {} }, [{ name: "Nearest region", functions: null }]);
+    void app.run();
+    expect([app.region, app.cloud, api.waiting.length]).toEqual(["Nearest region", undefined, 0]);
+  });
+});
+
 describe("the state of the cloud on the page", () => {
   const start = () => {
     const api = new ControlApi();

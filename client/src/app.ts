@@ -64,10 +64,17 @@ export class App {
     readonly changed: () => void,
     /** Where the chosen region is kept. */
     readonly location: { get(): string | null; set(region: string): void },
+    /** Regions that the build has fixed; without them the page finds out. */
+    readonly fixed?: readonly control.RegionAddress[],
   ) {}
 
   /** Finds the regions, then keeps the page true for as long as it is open. */
   async run(): Promise<void> {
+    if (this.fixed) {
+      this.regions = this.fixed;
+      this.#settle();
+      return;
+    }
     let failures = 0;
     let hasControl: boolean | undefined;
     while (hasControl !== false) {
@@ -80,7 +87,7 @@ export class App {
           hasControl = await this.#withoutControl();
           if (hasControl === false) break;
         } else {
-          this.trouble = `The control API does not answer as it should: ${describe(error)}`;
+          this.trouble = `The control API does not answer; trying again. ${describe(error)}`;
         }
         failures += 1;
       }
@@ -98,7 +105,7 @@ export class App {
       this.#settle();
       return false;
     } catch (error) {
-      this.trouble = `There is neither a control API nor a regions.json here: ${describe(error)}`;
+      this.trouble = `No regions found: there is neither a control API nor a regions.json here. ${describe(error)}`;
       return undefined;
     }
   }
@@ -194,7 +201,7 @@ export class App {
 
   #caughtUp(region: string, outcome: CaughtUp): void {
     if (outcome !== "restarted") return;
-    this.note = `${region} no longer knows where this page had read to: its data is new. The console is live from now on.`;
+    this.note = `${region} does not know where this page had read to: its data is new, or another region answers in its place. The console is live from now on.`;
     this.changed();
   }
 
