@@ -45,6 +45,13 @@ function status(app: App): TemplateResult {
   </div>`;
 }
 
+/** Events arrive, but a little later than by push. */
+const POLLING = {
+  mark: "busy",
+  label: "polling",
+  detail: "no push: new events are fetched every two seconds",
+} as const;
+
 /** What stands beside the dot, and how the dot looks. */
 export function describeStatus(app: App): { mark: "live" | "busy" | "down"; label: string; detail: string } {
   const known = app.cloud?.regions.find((region) => region.name === app.region)?.functions;
@@ -52,10 +59,11 @@ export function describeStatus(app: App): { mark: "live" | "busy" | "down"; labe
   const status = app.feed.status;
   switch (status.kind) {
     case "connecting":
-      return { mark: "busy", label: "connecting", detail: "" };
+      return status.polling ? POLLING : { mark: "busy", label: "connecting", detail: "" };
     case "live":
       return { mark: "live", label: "live", detail: status.warning ?? "" };
     case "waiting": {
+      if (status.polling) return { ...POLLING, detail: `${POLLING.detail} (${status.reason})` };
       if (known && known.state !== "running") {
         return {
           mark: "down",
