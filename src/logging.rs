@@ -13,7 +13,7 @@ use tracing_subscriber::{
 const DEFAULT_FILTER: &str = "info,actix_server=warn";
 
 /// The same for a command that prints a result: what goes wrong, and what the command itself has to say.
-const DEFAULT_FILTER_BESIDE_OUTPUT: &str = "warn,geo_events=info";
+const DEFAULT_FILTER_BESIDE_OUTPUT: &str = "warn,geo_events::local=info";
 
 /// Why logging cannot start.
 #[derive(Debug, Error)]

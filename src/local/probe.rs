@@ -45,14 +45,14 @@ pub(super) async fn run(cloud: &Cloud) -> anyhow::Result<()> {
         witnesses.push(Witness::subscribe(region).await?);
     }
     let writers = try_join_all(cloud.regions().iter().map(|region| async move {
-        let container =
-            cosmos::connect(&cloud.account().connection_string(), &[region.name.clone()])
-                .await?
-                .container(DATABASE, EVENTS)
-                .await
-                .with_context(|| {
-                    format!("cannot open the container of events in {}", region.name)
-                })?;
+        let container = cosmos::connect(
+            &cloud.account().connection_string(),
+            std::slice::from_ref(&region.name),
+        )
+        .await?
+        .container(DATABASE, EVENTS)
+        .await
+        .with_context(|| format!("cannot open the container of events in {}", region.name))?;
         anyhow::Ok((region, container, Probe::new(Uuid::now_v7())))
     }))
     .await?;
