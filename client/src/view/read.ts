@@ -32,6 +32,9 @@ export function readPanel(app: App): TemplateResult {
 
 function result(app: App): TemplateResult | typeof nothing {
   if (app.read.kind === "failed") return problem(app.read.error);
+  if (app.read.kind === "none") {
+    return html`<p class="muted small">What the region has materialized of a device: the maximum of each batch.</p>`;
+  }
   if (app.read.kind !== "done") return nothing;
   const { deviceId, region, rows } = app.read.value;
   return html`<div class="scroll">
