@@ -28,9 +28,7 @@ export function faultPanel(app: App, cloud: CloudState): TemplateResult {
 
 function summary(cut: number, pending: number): string {
   const links = cut === 0 ? "" : `${cut} ${cut === 1 ? "link" : "links"} cut, `;
-  return pending === 0
-    ? `${links}all agree`
-    : `${links}${count(pending)} ${pending === 1 ? "change" : "changes"} under way`;
+  return pending === 0 ? `${links}all agree` : `${links}${count(pending)} pending`;
 }
 
 function card(app: App, cloud: CloudState, region: RegionState): TemplateResult {
@@ -62,10 +60,10 @@ function card(app: App, cloud: CloudState, region: RegionState): TemplateResult 
                   <span class="pill ${running ? "up" : functions.state === "starting" ? "busy" : "down"}" data-testid="functions-state-${name}">${functions.state}</span>
                   <span class="muted">${count(functions.invocations)} runs${functions.failures > 0 ? `, ${count(functions.failures)} failed` : ""}</span>
                 </dd>
-                <button type="button" class="quiet" data-testid="functions-${name}" ?disabled=${busy || functions.state === "starting"}
+                <dd class="act"><button type="button" class="quiet" data-testid="functions-${name}" ?disabled=${busy || functions.state === "starting"}
                   @click=${() => app.setRegion(name, { functions: running ? "stopped" : "running" })}>
                   ${running ? "Stop" : "Start"}<span class="unseen"> the functions of ${name}</span>
-                </button>`
+                </button></dd>`
             : html`<dd class="muted">not run here</dd>`
         }
       </div>
@@ -75,9 +73,9 @@ function card(app: App, cloud: CloudState, region: RegionState): TemplateResult 
           <span class="pill ${online ? "up" : "down"}" data-testid="cosmos-state-${name}">${cosmos.state}</span>
           <span class="muted">${count(cosmos.events)} events</span>
         </dd>
-        <button type="button" class="quiet" data-testid="cosmos-${name}" ?disabled=${busy} @click=${() => app.setRegion(name, { cosmos: online ? "offline" : "online" })}>
+        <dd class="act"><button type="button" class="quiet" data-testid="cosmos-${name}" ?disabled=${busy} @click=${() => app.setRegion(name, { cosmos: online ? "offline" : "online" })}>
           ${online ? "Take offline" : "Bring online"}<span class="unseen"> Cosmos DB of ${name}</span>
-        </button>
+        </button></dd>
       </div>
       <div>
         <dt>Materialized</dt>

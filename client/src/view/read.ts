@@ -13,16 +13,16 @@ export function readPanel(app: App): TemplateResult {
   const busy = app.read.kind === "busy";
   return html`<section class="panel" aria-labelledby="read-title">
     <h2 id="read-title">Read a device</h2>
-    <form class="inline" novalidate @submit=${submit}>
-      <div class="field">
-        <label for="r-device">Device</label>
-        <input id="r-device" name="deviceId" data-testid="read-device" value="thermometer-1" autocomplete="off" spellcheck="false" />
-      </div>
-      <div class="field">
+    <form class="fields" novalidate @submit=${submit}>
+      <div class="field wide">
         <label for="r-region">Region</label>
         <select id="r-region" name="region" data-testid="read-region">
           ${regionOptions(app.regions, app.region ?? "")}
         </select>
+      </div>
+      <div class="field">
+        <label for="r-device">Device</label>
+        <input id="r-device" name="deviceId" data-testid="read-device" value="thermometer-1" autocomplete="off" spellcheck="false" />
       </div>
       <button type="submit" data-testid="read-submit" ?disabled=${busy}>${busy ? "Reading …" : "Read"}</button>
     </form>
