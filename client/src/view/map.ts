@@ -7,9 +7,9 @@ import type { CloudState, LinkState } from "../api/control.ts";
 import { type App, linkKey } from "../app.ts";
 import { count, duration, regionClass } from "./format.ts";
 
-const WIDTH = 520;
-const HEIGHT = 380;
-const NODE = 40;
+const WIDTH = 420;
+const HEIGHT = 292;
+const NODE = 38;
 /** How far an arc bends away from the straight line, in its length. */
 const BEND = 0.16;
 
@@ -23,13 +23,13 @@ export function places(n: number): Point[] {
   const centre = { x: WIDTH / 2, y: HEIGHT / 2 };
   const start = n === 2 ? Math.PI : -Math.PI / 2;
   // A triangle stands lower on its circle than it is high.
-  const drop = n === 3 ? 38 : 0;
+  const drop = n === 3 ? 30 : 0;
   return Array.from({ length: n }, (_, i) => {
     const angle = start + (2 * Math.PI * i) / n;
     const radius = n === 1 ? 0 : 1;
     return {
-      x: centre.x + radius * (WIDTH / 2 - 74) * Math.cos(angle),
-      y: centre.y + drop + radius * (HEIGHT / 2 - (n === 3 ? 20 : 62)) * Math.sin(angle),
+      x: centre.x + radius * (WIDTH / 2 - 58) * Math.cos(angle),
+      y: centre.y + drop + radius * (HEIGHT / 2 - (n === 3 ? 14 : 50)) * Math.sin(angle),
     };
   });
 }
