@@ -89,29 +89,8 @@ var frontDoorOnly = [
   }
 ]
 
-var siteConfig = {
-  ftpsState: 'Disabled'
-  http20Enabled: true
-  minTlsVersion: '1.2'
-  scmMinTlsVersion: '1.2'
-  ipSecurityRestrictions: behindFrontDoor ? frontDoorOnly : []
-  ipSecurityRestrictionsDefaultAction: behindFrontDoor ? 'Deny' : 'Allow'
-  // Packages are sent there, with an Entra ID token.
-  scmIpSecurityRestrictionsUseMain: false
-  scmIpSecurityRestrictionsDefaultAction: 'Allow'
-  // Behind Front Door the client has the same origin as the functions.
-  cors: {
-    allowedOrigins: behindFrontDoor ? [] : [clientOrigin]
-    supportCredentials: !behindFrontDoor
-  }
-}
-var premiumSiteConfig = union(siteConfig, {
-  use32BitWorkerProcess: false
-  minimumElasticInstanceCount: premiumInstances
-  functionAppScaleLimit: premiumMaximum
-})
-
 resource serverFarm 'Microsoft.Web/serverfarms@2025-03-01' = {
+  // checkov:skip=CKV_AZURE_225:a parameter decides, as not every region has zones
   name: planName
   location: location
   tags: tags
@@ -125,6 +104,10 @@ resource serverFarm 'Microsoft.Web/serverfarms@2025-03-01' = {
 }
 
 resource site 'Microsoft.Web/sites@2025-03-01' = {
+  // checkov:skip=CKV_AZURE_17:browsers and devices have no client certificates
+  // checkov:skip=CKV_AZURE_212:the plan keeps instances always ready
+  // checkov:skip=CKV_AZURE_213:Flex Consumption has no health check of its own, and Front Door probes /api/health
+  // checkov:skip=CKV_AZURE_222:public, but admits only the Front Door of this environment
   name: name
   location: location
   tags: tags
@@ -140,7 +123,25 @@ resource site 'Microsoft.Web/sites@2025-03-01' = {
     keyVaultReferenceIdentity: identityId
     publicNetworkAccess: 'Enabled'
     functionAppConfig: isFlex ? flexConfig : null
-    siteConfig: isFlex ? siteConfig : premiumSiteConfig
+    siteConfig: {
+      ftpsState: 'Disabled'
+      http20Enabled: true
+      minTlsVersion: '1.2'
+      scmMinTlsVersion: '1.2'
+      ipSecurityRestrictions: behindFrontDoor ? frontDoorOnly : []
+      ipSecurityRestrictionsDefaultAction: behindFrontDoor ? 'Deny' : 'Allow'
+      // Packages are sent there, with an Entra ID token.
+      scmIpSecurityRestrictionsUseMain: false
+      scmIpSecurityRestrictionsDefaultAction: 'Allow'
+      // Behind Front Door the client has the same origin as the functions.
+      cors: {
+        allowedOrigins: behindFrontDoor ? [] : [clientOrigin]
+        supportCredentials: !behindFrontDoor
+      }
+      use32BitWorkerProcess: isFlex ? null : false
+      minimumElasticInstanceCount: isFlex ? null : premiumInstances
+      functionAppScaleLimit: isFlex ? null : premiumMaximum
+    }
   }
 
   resource appSettings 'config' = {
