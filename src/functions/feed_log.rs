@@ -41,7 +41,9 @@ mod tests {
     #[test]
     fn the_newest_event_counts() {
         let event = |id: &str, time: &str| {
-            format!(r#"{{"id":"{id}","deviceId":"d","region":"West US","value":1,"time":"{time}"}}"#)
+            format!(
+                r#"{{"id":"{id}","deviceId":"d","region":"West US","value":1,"time":"{time}"}}"#
+            )
         };
         let json = format!(
             "[{},{}]",
