@@ -278,6 +278,7 @@ output AZURE_COSMOS_ENDPOINT string = account.outputs.endpoint
 output CLIENT_URL string = hasFrontDoor ? frontDoor!.outputs.url : webClient.outputs.url
 output CLIENT_STORAGE string = webClient.outputs.name
 output FUNCTIONS_PLAN string = plan
+output TRAFFIC_MANAGER_HOST string = entry == 'trafficManager' ? trafficManager!.outputs.fqdn : ''
 
 @description('Where the hooks deploy, and where people and devices reach each region.')
 output STAMPS array = [for (region, i) in topology.regions: {

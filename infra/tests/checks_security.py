@@ -163,6 +163,7 @@ def outputs_hold_no_secret(project):
         "CLIENT_URL",
         "FUNCTIONS_PLAN",
         "STAMPS",
+        "TRAFFIC_MANAGER_HOST",
     }
     for deployed in project.every_variant().values():
         assert set(deployed.outputs) == allowed
