@@ -3,6 +3,8 @@
 import json
 import re
 
+from project import VARIANTS
+
 _KEY = re.compile(r"\blist\w*Keys?\w*\(|\blistAccountSas|AccountKey=|SharedAccessSignature|AccessKey=", re.IGNORECASE)
 
 
@@ -113,8 +115,6 @@ def an_identity_has_the_roles_it_needs_on_its_own_stamp(project):
 
 
 def a_deployer_may_upload_and_no_more(project):
-    from project import VARIANTS
-
     by_principal = _roles_by_principal(project, project.deployed("everything"))
     roles = by_principal[VARIANTS["everything"]["principalId"]]
     assert {(role, kind) for role, kind, _ in roles} == {

@@ -82,7 +82,7 @@ class Project:
 
     @cached_property
     def bicep_files(self):
-        return sorted(self.infra.rglob("*.bicep"))
+        return sorted(path.resolve() for path in self.infra.rglob("*.bicep"))
 
     def bicep_sources(self):
         return [parse(path) for path in self.bicep_files]

@@ -41,6 +41,16 @@ class Source:
     def of_kind(self, kind):
         return {d.name: d for d in self.declarations if d.kind == kind}
 
+    def names_used(self):
+        """The names that expressions read; not those of declarations, properties and decorators."""
+        return {
+            text(node)
+            for node in _walk(self.root)
+            if node.type == "identifier"
+            and node.parent.type not in (*_DECLARATIONS, "decorator")
+            and not (node.parent.type == "object_property" and node == node.parent.named_children[0])
+        } | {text(d.node.named_children[-1]) for d in self.declarations}
+
 
 def text(node):
     return node.text.decode()
