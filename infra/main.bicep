@@ -78,6 +78,10 @@ param signalRSku string = 'Standard_S1'
 @minValue(1)
 param signalRUnits int = 1
 
+@description('Added to the names of the SignalR Services. Another one makes new services, and the apps move to them.')
+@maxLength(8)
+param signalRSuffix string = ''
+
 @description('Who is mailed when an alert fires. Empty: the alerts are only seen in the portal.')
 param alertEmail string = ''
 
@@ -182,6 +186,7 @@ module stamps 'modules/stamp/stamp.bicep' = [for (region, i) in topology.regions
     alwaysReadyInstances: alwaysReadyInstances
     maximumInstances: maximumInstances
     signalRSku: signalRSku
+    signalRSuffix: signalRSuffix
     signalRUnits: signalRUnits
     sharedGroupName: sharedGroup.name
     cosmosAccountName: account.outputs.name

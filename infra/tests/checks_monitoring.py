@@ -38,6 +38,12 @@ def each_function_that_a_query_names_exists(project):
             assert function in project.functions, f"{name} names {function}"
 
 
+def requests_and_exceptions_are_not_sampled_away(project):
+    host = json.loads(project.text("host.json"))
+    excluded = host["logging"]["applicationInsights"]["samplingSettings"]["excludedTypes"].split(";")
+    assert set(excluded) == {"Request", "Exception"}, "the alerts count them"
+
+
 def throttling_and_availability_are_watched(project):
     for variant, deployed in project.every_variant().items():
         metrics = {}

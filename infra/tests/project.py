@@ -30,6 +30,7 @@ VARIANTS = {
         "zoneRedundantRegions": ["North Europe"],
         "drainedRegions": ["West US"],
         "lockData": True,
+        "signalRSuffix": "b",
         "alertEmail": "operator@example.org",
     },
     "premium": {"plan": "EP1", "zoneRedundantRegions": ["North Europe"]},

@@ -82,6 +82,7 @@ MISTAKES = [
     ("each_query_belongs_to_an_alert_and_each_alert_to_the_workspace", ALERTS, "loadTextContent('queries/feed-lag.kql')", "loadTextContent('queries/quarantine.kql')"),
     ("each_line_that_a_query_looks_for_is_logged", LAG, 'has "feed batch"', 'has "a feed batch"'),
     ("each_function_that_a_query_names_exists", "infra/modules/monitoring/queries/feed-stalled.kql", '"WriteEvent"', '"WriteEvents"'),
+    ("requests_and_exceptions_are_not_sampled_away", "host.json", "Request;Exception", "Trace"),
     ("throttling_and_availability_are_watched", ALERTS, "values: ['429']", "values: ['404']"),
     ("health_is_looked_at_from_outside", "infra/modules/monitoring/availability-test.bicep", "      RequestUrl: '${url}/api/health'", "      RequestUrl: url"),
     ("every_alert_reaches_the_same_people", "infra/modules/monitoring/query-alert.bicep", "[actionGroupId]", "[]"),

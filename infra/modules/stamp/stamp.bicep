@@ -30,6 +30,9 @@ param maximumInstances int
 @description('SKU of the SignalR Service.')
 param signalRSku string
 
+@description('Added to the name of the SignalR Service.')
+param signalRSuffix string
+
 @description('Units of the SignalR Service.')
 param signalRUnits int
 
@@ -86,7 +89,7 @@ module storage 'storage.bicep' = {
 module signalR 'signalr.bicep' = {
   name: 'signalr'
   params: {
-    name: 'sigr-${token}'
+    name: 'sigr-${token}${signalRSuffix}'
     location: location
     tags: tags
     sku: signalRSku
