@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::InvokeError;
+use super::{Function, InvokeError, feed_log};
 use crate::{
     event::{Batch, Event, Stranger, time_to_live},
     invocation::{Invocation, Reply},
@@ -61,6 +61,7 @@ pub(super) fn invoke(settings: &Settings, body: &[u8]) -> Result<Vec<u8>, Invoke
         .map(|documents| documents.read_with(Batch::read))
         .transpose()?
         .unwrap_or_default();
+    feed_log::batch(Function::Materialized, &settings.region, &batch.events);
 
     let winners = maxima(&batch.events, &settings.materialized_origins);
     let strangers = batch.strangers.len();

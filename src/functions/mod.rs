@@ -20,6 +20,8 @@ pub mod notifications;
 pub mod read_api;
 pub mod write_event;
 
+mod feed_log;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;

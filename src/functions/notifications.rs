@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use super::InvokeError;
+use super::{Function, InvokeError, feed_log};
 use crate::{
     event::{Batch, Event},
     invocation::{Invocation, Reply},
@@ -37,6 +37,7 @@ pub(super) fn invoke(settings: &Settings, body: &[u8]) -> Result<Vec<u8>, Invoke
         .map(|documents| documents.read_with(Batch::read))
         .transpose()?
         .unwrap_or_default();
+    feed_log::batch(Function::Notifications, &settings.region, &batch.events);
 
     let mut events = batch.events;
     if settings.notification_scope == NotificationScope::Origin {

@@ -1,0 +1,88 @@
+// Who may do what in one stamp: each role on the one resource that it is needed for.
+
+@description('Object id of the function app\'s identity.')
+param principalId string
+
+@description('Name of the storage account.')
+param storageName string
+
+@description('Name of the SignalR Service.')
+param signalRName string
+
+@description('Name of the Application Insights component.')
+param insightsName string
+
+@description('Object id of the deployer; empty for none.')
+param deployerId string
+
+@description('What the deployer is.')
+param deployerType string
+
+var roleIds = loadJsonContent('../../roles.json')
+
+resource storage 'Microsoft.Storage/storageAccounts@2025-08-01' existing = {
+  name: storageName
+}
+
+resource signalR 'Microsoft.SignalRService/signalR@2024-03-01' existing = {
+  name: signalRName
+}
+
+resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
+  name: insightsName
+}
+
+// The Functions host: locks, keys, and the package.
+resource hostBlobs 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(storage.id, principalId, roleIds.storageBlobDataOwner)
+  scope: storage
+  properties: {
+    principalId: principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageBlobDataOwner)
+  }
+}
+
+// The Functions host: its diagnostic events.
+resource hostTables 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(storage.id, principalId, roleIds.storageTableDataContributor)
+  scope: storage
+  properties: {
+    principalId: principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageTableDataContributor)
+  }
+}
+
+// `negotiate` signs tokens for browsers, `Notifications` sends to them.
+resource pushes 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(signalR.id, principalId, roleIds.signalRServiceOwner)
+  scope: signalR
+  properties: {
+    principalId: principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.signalRServiceOwner)
+  }
+}
+
+// The Functions host: logs without a key.
+resource logs 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(insights.id, principalId, roleIds.monitoringMetricsPublisher)
+  scope: insights
+  properties: {
+    principalId: principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.monitoringMetricsPublisher)
+  }
+}
+
+// The deployer uploads the package where the plan does not do it itself.
+resource uploads 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(deployerId)) {
+  name: guid(storage.id, deployerId, roleIds.storageBlobDataContributor)
+  scope: storage
+  properties: {
+    principalId: deployerId
+    principalType: deployerType
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageBlobDataContributor)
+  }
+}
