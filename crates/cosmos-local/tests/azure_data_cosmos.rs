@@ -341,17 +341,30 @@ async fn queries_run_in_a_partition_and_across_all() {
 
 #[tokio::test]
 async fn a_container_that_was_made_anew_is_read_again() {
-    let account = start(&REGIONS[..2]).await;
-    let orders = orders(&account, &REGIONS[..2]).await;
-    put(&orders, "a").await;
-    assert_eq!(changes(&orders, None).await.0, ["a"]);
-    let other = client(&account, &[]).await;
-    other.database_client("shop").delete(None).await.unwrap();
-    provision(&account).await;
-    assert_eq!(changes(&orders, None).await.0, [""; 0]);
-    put(&orders, "b").await;
-    assert_eq!(changes(&orders, None).await.0, ["b"]);
-    account.shutdown().await;
+    for from_now in [false, true] {
+        let account = start(&REGIONS[..2]).await;
+        let orders = orders(&account, &REGIONS[..2]).await;
+        put(&orders, "a").await;
+        assert_eq!(changes(&orders, None).await.0, ["a"]);
+        let other = client(&account, &[]).await;
+        other.database_client("shop").delete(None).await.unwrap();
+        provision(&account).await;
+        if from_now {
+            let now = orders
+                .query_change_feed::<Value>(
+                    FeedScope::full_container(),
+                    ChangeFeedStartFrom::Now,
+                    None,
+                )
+                .await;
+            let page = now.unwrap().next().await.unwrap().unwrap();
+            assert!(page.items().is_empty());
+        }
+        assert_eq!(changes(&orders, None).await.0, [""; 0]);
+        put(&orders, "b").await;
+        assert_eq!(changes(&orders, None).await.0, ["b"]);
+        account.shutdown().await;
+    }
 }
 
 #[tokio::test]
