@@ -14,11 +14,13 @@ use super::{
     request::Request,
 };
 use crate::{
-    metadata::Container,
+    charge,
+    container::Container,
     partition_key::{Named, PartitionKey},
     query::{Feed, KeySet, Page, PageLimits, Position, Query, QueryError},
     record::{ItemKey, Record},
     scope::Scope,
+    ttl::Lifetimes,
 };
 
 /// Body of a query.
@@ -45,7 +47,7 @@ impl From<QueryError> for ApiError {
     }
 }
 
-fn parse(request: &Request) -> Result<Query, ApiError> {
+pub(super) fn parse(request: &Request) -> Result<Query, ApiError> {
     let body: Body = serde_json::from_value(Value::Object(request.object()?)).map_err(|error| {
         ApiError::bad_request(format!("the body is not a query such as {{\"query\":\"SELECT * FROM c\",\"parameters\":[]}}: {error}"))
     })?;
@@ -152,9 +154,11 @@ impl Gateway {
         )?;
         let count = rows.len();
         let body = json!({"_rid": container.rid(), "Documents": rows, "_count": count});
-        let reply = Reply::json(StatusCode::OK, &body)
+        let body = body.to_string();
+        let bytes = body.len();
+        let reply = Reply::new(StatusCode::OK, body)
             .header("x-ms-item-count", count.to_string())
-            .charge(2.5);
+            .charge(charge::query(records.len(), bytes));
         Ok(match next {
             Some(position) => {
                 let is_last =
@@ -180,13 +184,14 @@ impl Gateway {
         scope: &Scope,
         from: Bound<&ItemKey>,
     ) -> Vec<Arc<Record>> {
+        let lifetimes = Lifetimes::now(container);
         let state = self.replica(region).read();
         let Some(table) = state.tables.get(&container.number) else {
             return Vec::new();
         };
         scope
             .items(table, from)
-            .filter_map(|(_, item)| item.visible().cloned())
+            .filter_map(|(_, item)| item.visible(lifetimes).cloned())
             .collect()
     }
 }

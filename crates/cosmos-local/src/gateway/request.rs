@@ -19,6 +19,8 @@ pub(crate) enum Target {
     Ranges(String, String),
     Documents(String, String),
     Document(String, String, String),
+    Conflicts(String, String),
+    Conflict(String, String, String),
     Offers,
     /// Something of the service that is not here, by name.
     Unsupported(&'static str),
@@ -85,6 +87,18 @@ impl Request {
             .is_some_and(|value| value.eq_ignore_ascii_case("return=minimal"))
     }
 
+    /// Whether it is about databases or containers themselves, and changes them.
+    pub(crate) fn changes_metadata(&self) -> bool {
+        matches!(
+            self.target,
+            Target::Databases
+                | Target::Database(_)
+                | Target::Containers(_)
+                | Target::Container(_, _)
+        ) && !matches!(self.method, Method::GET | Method::HEAD)
+            && !self.flag("x-ms-documentdb-isquery")
+    }
+
     /// `x-ms-max-item-count`, as far as `most` allows; absent or -1 means the server's choice.
     pub(crate) fn page_size(&self, usual: usize, most: usize) -> usize {
         let asked = self
@@ -96,16 +110,18 @@ impl Request {
             .map_or(usual, |asked| asked.min(most))
     }
 
-    /// The body as a JSON object, text or binary.
+    /// The body as JSON, text or binary.
+    pub(crate) fn json(&self) -> Result<Value, ApiError> {
+        if binary_json::is_binary(&self.body) {
+            return binary_json::decode(&self.body).map_err(ApiError::bad_request);
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))
+    }
+
+    /// The body as a JSON object.
     pub(crate) fn object(&self) -> Result<Map<String, Value>, ApiError> {
-        let value = if binary_json::is_binary(&self.body) {
-            binary_json::decode(&self.body).map_err(ApiError::bad_request)?
-        } else {
-            serde_json::from_slice(&self.body).map_err(|error| {
-                ApiError::bad_request(format!("the body is not valid JSON: {error}"))
-            })?
-        };
-        match value {
+        match self.json()? {
             Value::Object(object) => Ok(object),
             _ => Err(ApiError::bad_request("the body has to be a JSON object")),
         }
@@ -153,7 +169,12 @@ fn target(segments: &[String]) -> Option<Target> {
         ["dbs", _, "colls", _, "sprocs", ..] => Target::Unsupported("a stored procedure"),
         ["dbs", _, "colls", _, "triggers", ..] => Target::Unsupported("a trigger"),
         ["dbs", _, "colls", _, "udfs", ..] => Target::Unsupported("a user-defined function"),
-        ["dbs", _, "colls", _, "conflicts", ..] => Target::Unsupported("the conflict feed"),
+        ["dbs", database, "colls", container, "conflicts"] => {
+            Target::Conflicts(own(database), own(container))
+        }
+        ["dbs", database, "colls", container, "conflicts", id] => {
+            Target::Conflict(own(database), own(container), own(id))
+        }
         ["dbs", _, "colls", _, "operations", ..] => {
             Target::Unsupported("deleting by partition key")
         }
