@@ -296,7 +296,8 @@ pub(super) fn page<'a>(container: &Container, rows: impl Iterator<Item = &'a str
     Reply::new(StatusCode::OK, body).header("x-ms-item-count", count.to_string())
 }
 
-fn is_query(request: &Request) -> bool {
+/// Whether the body is a query, and not a new resource.
+pub(super) fn is_query(request: &Request) -> bool {
     request.flag("x-ms-documentdb-isquery")
         || request
             .header("content-type")

@@ -39,7 +39,7 @@ struct Parameter {
 
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
-        Self::bad_request(format!("Message: {}", json!({"errors": [error.to_json()]})))
+        Self::bad_request(format!("Message: {}", error.to_json()))
     }
 }
 
@@ -177,6 +177,19 @@ impl Gateway {
             .filter_map(|(_, item)| item.visible().cloned())
             .collect()
     }
+}
+
+/// Answers a query over resources of the account itself: few, so all are looked at, and all rows are one page.
+pub(super) fn over_resources(
+    request: &Request,
+    rid: &str,
+    list: &str,
+    resources: Vec<Value>,
+) -> Result<Reply, ApiError> {
+    let rows = parse(request)?.execute(resources.into_iter())?;
+    let count = rows.len();
+    let body = json!({"_rid": rid, list: rows, "_count": count});
+    Ok(Reply::json(StatusCode::OK, &body).header("x-ms-item-count", count.to_string()))
 }
 
 /// The one logical partition that the query's own filter leaves.

@@ -365,10 +365,9 @@ fn a_resume_filter_seeks() {
 }
 
 #[test]
-fn positions_belong_to_one_query_and_its_parameters() {
-    let parse =
-        |text: &str, value: i64| Query::parse(text, &[("@a".into(), json!(value))]).unwrap();
-    let query = parse("SELECT * FROM c WHERE c.a = @a", 1);
+fn positions_belong_to_one_order() {
+    let parse = |text: &str| Query::parse(text, &[]).unwrap();
+    let query = parse("SELECT * FROM c WHERE c.a = 1 ORDER BY c.b, c.a DESC");
     let documents = (0..2).map(|n| json!({"_rid": format!("r{n}"), "a": 1}));
     let limits = PageLimits {
         rows: 1,
@@ -378,17 +377,16 @@ fn positions_belong_to_one_query_and_its_parameters() {
         .execute_page(documents, Feed::Unsorted, limits, None)
         .unwrap();
     let token = query.position_to_json(&page.next.unwrap());
-    assert!(
-        parse("select *  from c where c.a=@a", 1)
-            .position_from_json(&token)
-            .is_ok()
-    );
+    let resumed = parse("SELECT TOP 5 c._rid FROM c WHERE c.b > 7 ORDER BY c[\"b\"] ASC, c.a desc");
+    assert!(resumed.position_from_json(&token).is_ok());
     for other in [
-        parse("SELECT * FROM c WHERE c.a = @a", 2),
-        parse("SELECT * FROM c WHERE c.b = @a", 1),
+        "SELECT * FROM c ORDER BY c.b, c.a",
+        "SELECT * FROM c ORDER BY c.a, c.b DESC",
+        "SELECT * FROM c ORDER BY c.b",
+        "SELECT * FROM c",
     ] {
-        let error = other.position_from_json(&token).unwrap_err();
-        assert_eq!(error.code(), ErrorCode::Malformed);
+        let error = parse(other).position_from_json(&token).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Malformed, "{other}");
     }
 }
 
