@@ -164,5 +164,5 @@ impl Disk {
 
 /// Unique per item: partition values are JSON text, which holds no raw control character.
 fn row_key(container: u32, key: &ItemKey) -> String {
-    format!("{container}\u{1}{}\u{1}{}", key.partition, key.id)
+    format!("{container}\u{1}{}\u{1}{}", key.partition.value, key.id)
 }

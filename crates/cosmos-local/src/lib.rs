@@ -7,7 +7,8 @@
 //! - [`disk`]: a replica's data file,
 //! - [`replication`]: the links,
 //! - [`metadata`]: databases and containers of the account,
-//! - [`partition_key`], [`binary_json`], [`session`], [`auth`]: parts of the wire format,
+//! - [`partition_key`], [`epk`], [`scope`]: which items a request is about,
+//! - [`binary_json`], [`session`], [`auth`]: parts of the wire format,
 //! - [`query`]: the SQL dialect,
 //! - [`gateway`]: the REST API of one region.
 //!
@@ -27,6 +28,7 @@
 mod auth;
 mod binary_json;
 mod disk;
+mod epk;
 mod gateway;
 mod metadata;
 mod partition_key;
@@ -38,6 +40,7 @@ mod query;
 mod record;
 mod replica;
 mod replication;
+mod scope;
 mod session;
 
 use std::{

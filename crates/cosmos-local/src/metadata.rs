@@ -172,7 +172,7 @@ impl Container {
     }
 
     /// The resource id of the item with this ordinal. The top four bits, zero, say that it is an item.
-    fn item_rid(&self, ordinal: u64) -> String {
+    pub(crate) fn item_rid(&self, ordinal: u64) -> String {
         rid(&[
             self.rid_bytes().as_slice(),
             &(ordinal & 0x0fff_ffff_ffff_ffff).to_le_bytes(),

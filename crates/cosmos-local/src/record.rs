@@ -9,6 +9,8 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use crate::partition_key::PartitionKey;
+
 /// One accepted mutation of one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -34,10 +36,10 @@ pub(crate) struct Record {
     pub(crate) rank: f64,
 }
 
-/// Which item: its partition key value as canonical JSON, then its id.
+/// Which item: its partition key value, then its id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ItemKey {
-    pub(crate) partition: String,
+    pub(crate) partition: PartitionKey,
     pub(crate) id: String,
 }
 
@@ -115,7 +117,10 @@ mod tests {
             context: context.to_vec(),
             container: 1,
             key: ItemKey {
-                partition: "[]".into(),
+                partition: PartitionKey {
+                    epk: String::new(),
+                    value: "[]".into(),
+                },
                 id: "x".into(),
             },
             body: put.then(String::new),

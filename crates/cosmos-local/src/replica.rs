@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     disk::{Disk, DiskError},
     metadata::Container,
+    partition_key::PartitionKey,
     record::{ItemKey, Record, STAMP_COUNTER_BITS, context, merge, winner},
 };
 
@@ -47,7 +48,7 @@ pub(crate) enum Change {
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     pub(crate) container: Arc<Container>,
-    pub(crate) partition: String,
+    pub(crate) partition: PartitionKey,
     pub(crate) change: Change,
     /// `If-Match`
     pub(crate) if_match: Option<String>,

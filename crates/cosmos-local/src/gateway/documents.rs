@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Method, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     Gateway,
@@ -12,9 +12,12 @@ use super::{
     request::Request,
 };
 use crate::{
+    epk,
     metadata::Container,
+    partition_key::{Named, PartitionKey},
     record::{ItemKey, Record},
     replica::{Change, Document, Write, WriteError, Written},
+    scope::Scope,
 };
 
 /// Largest item, in bytes of its text without system properties.
@@ -156,7 +159,8 @@ impl Gateway {
                     .map_err(ApiError::bad_request)?;
                 if own != partition {
                     let message = format!(
-                        "the partition key header says {partition}, and the document {own}"
+                        "the partition key header says {}, and the document {}",
+                        partition.value, own.value
                     );
                     return Err(ApiError::bad_request(message).substatus(1001));
                 }
@@ -235,14 +239,7 @@ impl Gateway {
             .map(decode_key)
             .transpose()?;
         let most = request.page_size(USUAL_PAGE, MAX_PAGE);
-        let start = match (&after, &scope) {
-            (Some(after), _) => Bound::Excluded(after.clone()),
-            (None, Some(partition)) => Bound::Included(ItemKey {
-                partition: partition.clone(),
-                id: String::new(),
-            }),
-            (None, None) => Bound::Unbounded,
-        };
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let (mut records, mut bytes): (Vec<Arc<Record>>, usize) = (Vec::new(), 0);
         let mut last = None;
         {
@@ -251,10 +248,8 @@ impl Gateway {
                 .tables
                 .get(&container.number)
                 .into_iter()
-                .flat_map(|table| table.items.range((start.clone(), Bound::Unbounded)));
-            let items = items
-                .take_while(|(key, _)| scope.as_ref().is_none_or(|scope| *scope == key.partition));
-            for (key, item) in items {
+                .flat_map(|table| scope.items(table, from));
+            for (_, item) in items {
                 let Some(record) = item.visible() else {
                     continue;
                 };
@@ -263,7 +258,6 @@ impl Gateway {
                     last = records.last().map(|record| encode_key(&record.key));
                     break;
                 }
-                debug_assert_eq!(*key, record.key);
                 records.push(Arc::clone(record));
             }
         }
@@ -305,20 +299,27 @@ pub(super) fn is_query(request: &Request) -> bool {
 }
 
 /// The partition key header, which every operation on one item needs.
-fn partition(request: &Request, container: &Container) -> Result<String, ApiError> {
+fn partition(request: &Request, container: &Container) -> Result<PartitionKey, ApiError> {
     let text = request
         .header("x-ms-documentdb-partitionkey")
         .ok_or_else(|| {
             ApiError::bad_request("the header x-ms-documentdb-partitionkey is missing")
         })?;
-    container
+    match container
         .partition_key
         .of_header(text)
-        .map_err(ApiError::bad_request)
+        .map_err(ApiError::bad_request)?
+    {
+        Named::Value(partition) => Ok(partition),
+        Named::Prefix(_) => Err(ApiError::bad_request(
+            "the partition key header names only a part of the key, and an operation on one item needs all of it",
+        )),
+    }
 }
 
-/// The logical partition that a feed or query is limited to; `None` is the whole container. Names of ranges are checked.
-pub(super) fn scope(request: &Request, container: &Container) -> Result<Option<String>, ApiError> {
+/// What a feed or query is limited to by its headers. Names of ranges are checked.
+pub(super) fn scope(request: &Request, container: &Container) -> Result<Scope, ApiError> {
+    let mut scope = Scope::everything();
     if let Some(range) = request.header("x-ms-documentdb-partitionkeyrangeid") {
         let range = range.rsplit(',').next().unwrap_or_default();
         if range != crate::metadata::RANGE_ID {
@@ -329,23 +330,42 @@ pub(super) fn scope(request: &Request, container: &Container) -> Result<Option<S
             .substatus(1002));
         }
     }
+    let (start, end) = (
+        request.header("x-ms-start-epk"),
+        request.header("x-ms-end-epk"),
+    );
+    if start.is_some() || end.is_some() {
+        if let Some(kind) = request.header("x-ms-read-key-type")
+            && kind != "EffectivePartitionKeyRange"
+        {
+            return Err(ApiError::bad_request(format!(
+                "x-ms-read-key-type {kind:?} does not go with a range; EffectivePartitionKeyRange does"
+            )));
+        }
+        let (start, end) = (
+            effective_key(start.unwrap_or(epk::FIRST))?,
+            effective_key(end.unwrap_or(epk::END))?,
+        );
+        scope = scope.within(&start, &end);
+    }
     if let Some(text) = request.header("x-ms-documentdb-partitionkey") {
-        return container
+        let named = container
             .partition_key
             .of_header(text)
-            .map(Some)
-            .map_err(ApiError::bad_request);
+            .map_err(ApiError::bad_request)?;
+        scope = scope.named(named);
     }
-    let bounds = (
-        request.header("x-ms-start-epk").unwrap_or_default(),
-        request.header("x-ms-end-epk").unwrap_or("FF"),
-    );
-    if bounds != ("", "FF") {
-        return Err(ApiError::unsupported(
-            "a part of the range of effective partition keys",
-        ));
+    Ok(scope)
+}
+
+fn effective_key(text: &str) -> Result<String, ApiError> {
+    if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_uppercase())
+    } else {
+        Err(ApiError::bad_request(format!(
+            "the effective partition key {text:?} is not hexadecimal"
+        )))
     }
-    Ok(None)
 }
 
 fn document(request: &Request) -> Result<Document, ApiError> {
@@ -375,20 +395,21 @@ fn document(request: &Request) -> Result<Document, ApiError> {
     Ok(Document { id, members })
 }
 
-fn encode_key(key: &ItemKey) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}\u{1}{}", key.partition, key.id))
+/// A key as a continuation.
+pub(super) fn encode_key(key: &ItemKey) -> String {
+    let parts = [&key.partition.epk, &key.partition.value, &key.id];
+    URL_SAFE_NO_PAD.encode(json!(parts).to_string())
 }
 
-fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
-    let invalid = || ApiError::bad_request("the continuation is not one of this container's");
-    let text = URL_SAFE_NO_PAD
+pub(super) fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
+    let parts = URL_SAFE_NO_PAD
         .decode(text)
         .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(invalid)?;
-    let (partition, id) = text.split_once('\u{1}').ok_or_else(invalid)?;
+        .and_then(|bytes| serde_json::from_slice::<[String; 3]>(&bytes).ok());
+    let [epk, value, id] = parts
+        .ok_or_else(|| ApiError::bad_request("the continuation is not one of this container's"))?;
     Ok(ItemKey {
-        partition: partition.to_owned(),
-        id: id.to_owned(),
+        partition: PartitionKey { epk, value },
+        id,
     })
 }

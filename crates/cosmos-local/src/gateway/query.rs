@@ -9,14 +9,16 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Gateway,
-    documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, scope},
+    documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, decode_key, encode_key, scope},
     reply::{ApiError, Reply},
     request::Request,
 };
 use crate::{
     metadata::Container,
-    query::{Feed, KeySet, Page, PageLimits, Query, QueryError},
+    partition_key::{Named, PartitionKey},
+    query::{Feed, KeySet, Page, PageLimits, Position, Query, QueryError},
     record::{ItemKey, Record},
+    scope::Scope,
 };
 
 /// Body of a query.
@@ -97,15 +99,16 @@ impl Gateway {
         container: &Container,
     ) -> Result<Reply, ApiError> {
         let query = parse(request)?;
-        let scope = scope(request, container)?;
-        let partition = scope.clone().map_or_else(
-            || only_partition(&query, container),
-            |scope| Ok(Some(scope)),
-        )?;
+        let mut scope = scope(request, container)?;
+        if scope == Scope::everything()
+            && let Some(only) = only_partition(&query, container)?
+        {
+            scope = scope.named(Named::Value(only));
+        }
         let one_range = request
             .header("x-ms-documentdb-partitionkeyrangeid")
             .is_some();
-        if partition.is_none() && !one_range {
+        if scope == Scope::everything() && !one_range {
             if !request.flag("x-ms-documentdb-query-enablecrosspartition") {
                 return Err(ApiError::bad_request(
                     "the query is not limited to one partition key; give one, or allow queries across partitions",
@@ -124,20 +127,29 @@ impl Gateway {
 
         let after = request
             .header("x-ms-continuation")
-            .map(|text| decode(&query, text))
+            .map(|text| Continuation::decode(&query, text))
             .transpose()?;
         let limits = PageLimits {
             rows: request.page_size(USUAL_PAGE, MAX_PAGE),
             bytes: MAX_PAGE_BYTES,
         };
         // Versions are immutable and shared, so the lock is held for as long as it takes to list them.
-        let records = self.records(region, container, partition.as_deref());
+        let from = match &after {
+            // Only a query without ORDER BY goes on in key order; others look at every item again.
+            Some(after) if after.position.values().is_empty() => Bound::Included(&after.key),
+            _ => Bound::Unbounded,
+        };
+        let records = self.records(region, container, &scope, from);
         let documents = records
             .iter()
             .filter_map(|record| record.body.as_deref())
             .filter_map(|body| serde_json::from_str(body).ok());
-        let Page { rows, next } =
-            query.execute_page(documents, Feed::Unsorted, limits, after.as_ref())?;
+        let Page { rows, next } = query.execute_page(
+            documents,
+            Feed::Unsorted,
+            limits,
+            after.map(|after| after.position).as_ref(),
+        )?;
         let count = rows.len();
         let body = json!({"_rid": container.rid(), "Documents": rows, "_count": count});
         let reply = Reply::json(StatusCode::OK, &body)
@@ -145,35 +157,35 @@ impl Gateway {
             .charge(2.5);
         Ok(match next {
             Some(position) => {
-                let text = URL_SAFE_NO_PAD.encode(query.position_to_json(&position).to_string());
+                let is_last =
+                    |record: &&Arc<Record>| container.item_rid(record.ordinal) == position.rid();
+                let last = records.iter().find(is_last).ok_or_else(|| {
+                    ApiError::new(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "a page ended at an item that was not read",
+                    )
+                })?;
+                let text = encode(&query, &position, &last.key);
                 reply.header("x-ms-continuation", text)
             }
             None => reply,
         })
     }
 
-    /// The visible items of a container, or of one logical partition of it, in key order.
+    /// The visible items in a part of a container, in key order.
     fn records(
         &self,
         region: usize,
         container: &Container,
-        partition: Option<&str>,
+        scope: &Scope,
+        from: Bound<&ItemKey>,
     ) -> Vec<Arc<Record>> {
         let state = self.replica(region).read();
         let Some(table) = state.tables.get(&container.number) else {
             return Vec::new();
         };
-        let start = match partition {
-            Some(partition) => Bound::Included(ItemKey {
-                partition: partition.to_owned(),
-                id: String::new(),
-            }),
-            None => Bound::Unbounded,
-        };
-        let items = table.items.range((start, Bound::Unbounded));
-        let items = items
-            .take_while(|(key, _)| partition.is_none_or(|partition| partition == key.partition));
-        items
+        scope
+            .items(table, from)
             .filter_map(|(_, item)| item.visible().cloned())
             .collect()
     }
@@ -193,7 +205,7 @@ pub(super) fn over_resources(
 }
 
 /// The one logical partition that the query's own filter leaves.
-fn only_partition(query: &Query, container: &Container) -> Result<Option<String>, ApiError> {
+fn only_partition(query: &Query, container: &Container) -> Result<Option<PartitionKey>, ApiError> {
     match query.key_set(&key_paths(container)) {
         KeySet::Keys(keys) => match keys.as_slice() {
             [key] if key.len() == container.partition_key.paths.len() => {
@@ -203,7 +215,7 @@ fn only_partition(query: &Query, container: &Container) -> Result<Option<String>
                     .collect();
                 container
                     .partition_key
-                    .canonical(components)
+                    .value(components)
                     .map(Some)
                     .map_err(ApiError::bad_request)
             }
@@ -213,12 +225,29 @@ fn only_partition(query: &Query, container: &Container) -> Result<Option<String>
     }
 }
 
-fn decode(query: &Query, text: &str) -> Result<crate::query::Position, ApiError> {
-    let token = URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let token = token
-        .ok_or_else(|| ApiError::bad_request("the continuation is not one of this account's"))?;
-    Ok(query.position_from_json(&token)?)
+/// Where a query goes on: a position in its rows, and the item that the last row came from.
+struct Continuation {
+    position: Position,
+    key: ItemKey,
+}
+
+fn encode(query: &Query, position: &Position, key: &ItemKey) -> String {
+    let token = json!({"key": encode_key(key), "position": query.position_to_json(position)});
+    URL_SAFE_NO_PAD.encode(token.to_string())
+}
+
+impl Continuation {
+    fn decode(query: &Query, text: &str) -> Result<Self, ApiError> {
+        let token = URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+            .ok_or_else(|| {
+                ApiError::bad_request("the continuation is not one of this account's")
+            })?;
+        Ok(Self {
+            position: query.position_from_json(&token["position"])?,
+            key: decode_key(token["key"].as_str().unwrap_or_default())?,
+        })
+    }
 }
