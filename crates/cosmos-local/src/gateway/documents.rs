@@ -71,7 +71,7 @@ impl Gateway {
             }
             Method::POST if is_query(request) => {
                 self.reach(region, request).await?;
-                self.query(region, request, container)
+                self.query(region, request, container).await
             }
             Method::POST => {
                 let document = document(request)?;
@@ -396,12 +396,12 @@ fn document(request: &Request) -> Result<Document, ApiError> {
 }
 
 /// A key as a continuation.
-pub(super) fn encode_key(key: &ItemKey) -> String {
+fn encode_key(key: &ItemKey) -> String {
     let parts = [&key.partition.epk, &key.partition.value, &key.id];
     URL_SAFE_NO_PAD.encode(json!(parts).to_string())
 }
 
-pub(super) fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
+fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
     let parts = URL_SAFE_NO_PAD
         .decode(text)
         .ok()

@@ -6,7 +6,8 @@
 //! - [`account`]: the account document, databases, containers, partition key ranges,
 //! - [`documents`]: the items of a container,
 //! - [`feed`]: the change feed,
-//! - [`query`]: queries and query plans.
+//! - [`query`]: queries and query plans,
+//! - [`scan`]: the items that a query looks at.
 
 mod account;
 mod documents;
@@ -15,6 +16,7 @@ mod listener;
 mod query;
 mod reply;
 mod request;
+mod scan;
 
 use std::{
     sync::{

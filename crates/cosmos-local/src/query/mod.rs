@@ -2,7 +2,7 @@
 //!
 //! [`Query::parse`] reads and checks a query, [`Query::execute`] runs it over documents,
 //! [`Query::plan`] explains it to a client. The module knows no storage and no HTTP: documents
-//! come in as JSON values, and [`Query::key_set`], [`Query::equality_filters`],
+//! come in as the store has them ([`Document`]), and [`Query::key_set`], [`Query::equality_filters`],
 //! [`Query::range_filters`] and [`Query::sort_paths`] tell the store which of them to bring.
 //!
 //! The way of a query: text → [`lexer`] → [`parser`] → tree ([`ast`]) → [`bind`] → [`program`] →
@@ -72,6 +72,7 @@
 mod aggregate;
 mod ast;
 mod bind;
+mod document;
 mod error;
 mod eval;
 mod execute;
@@ -84,6 +85,7 @@ mod plan;
 mod position;
 mod print;
 mod program;
+mod reads;
 mod value;
 
 #[cfg(test)]
@@ -93,10 +95,12 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use ast::Direction;
+pub(crate) use document::{Document, read_text};
 pub(crate) use error::{ErrorCode, QueryError};
-pub(crate) use execute::{Feed, Page, PageLimits};
+pub(crate) use execute::{Feed, Page, PageLimits, Row};
 pub(crate) use filter::{KeySet, RangeFilter};
 pub(crate) use position::Position;
+pub(crate) use reads::Members;
 
 use error::Result;
 use position::ResumeFilter;
@@ -235,9 +239,12 @@ impl Query {
     /// # Errors
     ///
     /// When a limit is exceeded, or a document leads to something that is refused.
-    pub(crate) fn execute(&self, documents: impl Iterator<Item = Value>) -> Result<Vec<Value>> {
+    pub(crate) fn execute<D: Document>(
+        &self,
+        documents: impl Iterator<Item = D>,
+    ) -> Result<Vec<Value>> {
         let page = self.execute_page(documents, Feed::Unsorted, PageLimits::NONE, None)?;
-        Ok(page.rows)
+        Ok(page.rows.into_iter().map(Row::into_value).collect())
     }
 
     /// The rows after a position, as many as fit a page. Reads no more documents than it needs.
@@ -248,13 +255,13 @@ impl Query {
     /// # Errors
     ///
     /// As [`Query::execute`]; and for a position of a query that is not resumable.
-    pub(crate) fn execute_page(
+    pub(crate) fn execute_page<D: Document>(
         &self,
-        documents: impl Iterator<Item = Value>,
+        mut documents: impl Iterator<Item = D>,
         feed: Feed,
         limits: PageLimits,
         after: Option<&Position>,
-    ) -> Result<Page> {
+    ) -> Result<Page<D>> {
         if after.is_some() && !self.is_resumable() {
             return Err(QueryError::new(
                 ErrorCode::Malformed,
@@ -267,7 +274,7 @@ impl Query {
             after,
             seek: self.seek.as_ref(),
         };
-        execute::run(&self.program, documents, &run)
+        execute::run(&self.program, &mut documents, &run)
     }
 
     /// A position as JSON, for use in a continuation token.
