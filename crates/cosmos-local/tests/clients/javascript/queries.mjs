@@ -60,6 +60,13 @@ suite("queries", () => {
     assert.equal((await run("SELECT * FROM c OFFSET 50 LIMIT 100")).length, 10);
   });
 
+  test("several partition keys are asked for, and no others", async () => {
+    const sorted = await run("SELECT * FROM c WHERE c.tenant IN ('t1', 't2') ORDER BY c.total DESC");
+    assert.deepEqual(ids(sorted), ids(descending.filter(({ tenant }) => tenant === "t1" || tenant === "t2")));
+    assert.deepEqual(await run("SELECT VALUE COUNT(1) FROM c WHERE c.tenant IN ('t1', 't2', 'nobody')"), [30]);
+    assert.deepEqual(await run("SELECT VALUE COUNT(1) FROM c WHERE c.tenant = 't1' AND c.tenant = 't2'"), [0]);
+  });
+
   test("aggregates over all partitions", async () => {
     const totals = stored.map(({ total }) => total);
     const sum = totals.reduce((a, b) => a + b);
@@ -146,8 +153,12 @@ suite("queries", () => {
   });
 
   test("report metrics and charges", async () => {
-    const { requestCharge } = await orders.items.query("SELECT * FROM c").fetchAll();
+    const options = { partitionKey: "t1", populateQueryMetrics: true };
+    const { requestCharge, headers } = await orders.items.query("SELECT TOP 4 * FROM c", options).fetchAll();
     assert.ok(requestCharge > 0);
+    const metrics = headers["x-ms-documentdb-query-metrics"]["0"];
+    assert.equal(metrics.outputDocumentCount, 4);
+    assert.equal(metrics.retrievedDocumentCount, 4);
   });
 
   test("are refused when they cannot be read", async () => {

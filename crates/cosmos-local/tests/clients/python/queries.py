@@ -62,6 +62,12 @@ class Queries(Refusals):
         self.assertEqual(len(self.run_query("SELECT TOP 3 * FROM c")), 3)
         self.assertEqual(len(self.run_query("SELECT * FROM c OFFSET 50 LIMIT 100")), 10)
 
+    def test_several_partition_keys_are_asked_for_and_no_others(self):
+        rows = self.run_query("SELECT * FROM c WHERE c.tenant IN ('t1', 't2') ORDER BY c.total DESC")
+        self.assertEqual(ids(rows), ids(order for order in DESCENDING if order["tenant"] in ("t1", "t2")))
+        query = "SELECT VALUE COUNT(1) FROM c WHERE c.tenant IN ('t1', 't2', 'nobody')"
+        self.assertEqual(self.run_query(query), [30])
+
     def test_aggregates_over_all_partitions(self):
         for query, expected in [
             ("SELECT VALUE COUNT(1) FROM c", COUNT),
