@@ -17,6 +17,8 @@ mod query;
 mod reply;
 mod request;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{
