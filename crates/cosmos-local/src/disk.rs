@@ -93,10 +93,7 @@ impl Disk {
                     row.applied_at,
                 );
                 let table = state.tables.entry(row.container).or_default();
-                if item.visible().is_some() {
-                    table.feed.insert(item.position, row.key.clone());
-                }
-                table.items.insert(row.key, item);
+                table.restore(row.key, item);
             }
         }
         transaction.commit().map_err(redb::Error::from)?;
@@ -132,6 +129,13 @@ impl Disk {
                 let row = serde_json::to_vec(&row)?;
                 items
                     .insert(row_key(*container, key).as_str(), row.as_slice())
+                    .map_err(redb::Error::from)?;
+            }
+            for container in &touched.dropped {
+                // All keys of a container lie between these two.
+                let (first, end) = (format!("{container}\u{1}"), format!("{container}\u{2}"));
+                items
+                    .retain_in(first.as_str()..end.as_str(), |_, _| false)
                     .map_err(redb::Error::from)?;
             }
             let mut log = transaction.open_table(LOG).map_err(redb::Error::from)?;

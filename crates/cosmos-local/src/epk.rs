@@ -36,6 +36,39 @@ impl Hashing {
     }
 }
 
+/// How many hashes there are.
+const V1_HASHES: f64 = 4_294_967_296.0;
+
+/// The first 32 bits of a wide hash, of which the top two are never set, tell well enough where it is.
+const V2_PLACES: f64 = 1_073_741_824.0;
+
+impl Hashing {
+    /// A border at this fraction of all hashes.
+    pub(crate) fn at(self, fraction: f64) -> String {
+        match self {
+            Self::V1 => {
+                let mut bytes = Vec::new();
+                push_number(&mut bytes, (fraction * V1_HASHES).floor());
+                hex(&bytes)
+            }
+            Self::V2 | Self::Multi => {
+                format!("{:08X}{:024}", (fraction * V2_PLACES).floor() as u32, 0)
+            }
+        }
+    }
+
+    /// The fraction of all hashes at which a border is.
+    pub(crate) fn place(self, border: &str) -> f64 {
+        match self {
+            Self::V1 => read_number(border).map_or(0.0, |hash| hash / V1_HASHES),
+            Self::V2 | Self::Multi => {
+                let digits = border.get(..8).unwrap_or_default();
+                u32::from_str_radix(digits, 16).map_or(0.0, |place| f64::from(place) / V2_PLACES)
+            }
+        }
+    }
+}
+
 /// Type markers, in hash input and in version 1's text.
 mod marker {
     pub(super) const UNDEFINED: u8 = 0x00;
@@ -117,6 +150,24 @@ fn push_number(bytes: &mut Vec<u8>, number: f64) {
         }
         bytes.push(group | 1);
     }
+}
+
+/// A positive number that [`push_number`] has written.
+fn read_number(text: &str) -> Option<f64> {
+    let byte = |at: usize| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok();
+    if byte(0)? != marker::NUMBER {
+        return None;
+    }
+    let mut ordered = u64::from(byte(1)?) << 56;
+    for group in 0.. {
+        let bits = byte(2 + group)?;
+        let value = u64::from(bits & 0xfe) << 56;
+        ordered |= value >> (8 + 7 * group);
+        if bits & 1 == 0 {
+            break;
+        }
+    }
+    Some(f64::from_bits(ordered ^ (1 << 63)))
 }
 
 /// A string so that it sorts before its extensions; a long one has no end mark.

@@ -87,6 +87,10 @@ impl PartitionKeyDefinition {
         })
     }
 
+    pub(crate) fn hashing(&self) -> Hashing {
+        self.hashing
+    }
+
     /// The value in a document.
     pub(crate) fn of_document(&self, members: &Map<String, Value>) -> Result<PartitionKey, String> {
         let components = self.paths.iter().map(|path| {

@@ -1,8 +1,6 @@
 //! The official Rust SDK, unmodified, against several regions over real HTTP.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::time::{Duration, Instant};
-
 use azure_data_cosmos::{
     AccountReference, CosmosClient, CosmosError, Query, RoutingStrategy,
     clients::ContainerClient,
@@ -14,16 +12,12 @@ use cosmos_local::{Account, CosmosLocal, EMULATOR_KEY, LinkState, RegionConfig};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const REGIONS: [&str; 3] = ["West US", "North Europe", "Southeast Asia"];
+mod support;
+
+use support::{REGIONS, set_links, settled};
 
 async fn start(regions: &[&str]) -> Account {
-    let builder = regions
-        .iter()
-        .fold(CosmosLocal::builder(), |builder, name| {
-            builder.region(RegionConfig::new(*name))
-        });
-    let account = builder.start().await.unwrap();
+    let account = support::start(regions.len()).await;
     provision(&account).await;
     account
 }
@@ -74,29 +68,17 @@ async fn read(container: &ContainerClient, id: &str) -> Result<Value, CosmosErro
     container.read_item("t1", id, None).await?.into_model()
 }
 
-async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "did not come true: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn settled(account: &Account) {
-    eventually("nothing is pending", async || {
-        account.links().iter().all(|link| link.pending == 0)
-    })
-    .await;
-}
-
-fn set_links(account: &Account, state: LinkState) {
-    for link in account.links() {
-        account.set_link(&link.from, &link.to, state, None).unwrap();
-    }
-}
-
 /// Drains the change feed; returns the ids, and the token of the place where it ended.
 async fn changes(container: &ContainerClient, token: Option<String>) -> (Vec<String>, String) {
+    all_changes(container, token, 1).await
+}
+
+/// Drains the change feed of a container with so many partitions, which take turns.
+async fn all_changes(
+    container: &ContainerClient,
+    token: Option<String>,
+    partitions: usize,
+) -> (Vec<String>, String) {
     let mut options = ChangeFeedOptions::default();
     if let Some(token) = token {
         options = options.with_continuation_token(ContinuationToken::from_string(token));
@@ -109,12 +91,17 @@ async fn changes(container: &ContainerClient, token: Option<String>) -> (Vec<Str
         )
         .await
         .unwrap();
-    let mut ids = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page.unwrap();
-        if page.items().is_empty() {
+    let (mut ids, mut empty) = (Vec::new(), 0);
+    while empty < partitions {
+        let Some(page) = pages.next().await else {
             break;
-        }
+        };
+        let page = page.unwrap();
+        empty = if page.items().is_empty() {
+            empty + 1
+        } else {
+            0
+        };
         ids.extend(
             page.items()
                 .iter()
@@ -448,5 +435,46 @@ async fn a_query_of_one_partition_costs_the_same_whatever_others_hold() {
     fill("t2", 100).await;
     assert_eq!((cost(newest).await, cost(one).await), alone);
     assert!(alone.1 < alone.0, "an id names one item: {alone:?}");
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_container_that_was_made_anew_is_read_again() {
+    let account = start(&REGIONS[..2]).await;
+    let orders = orders(&account, &REGIONS[..2]).await;
+    put(&orders, "a").await;
+    assert_eq!(changes(&orders, None).await.0, ["a"]);
+    let other = client(&account, &[]).await;
+    other.database_client("shop").delete(None).await.unwrap();
+    provision(&account).await;
+    assert_eq!(changes(&orders, None).await.0, [""; 0]);
+    put(&orders, "b").await;
+    assert_eq!(changes(&orders, None).await.0, ["b"]);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_feed_goes_on_over_a_split() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    let put_all = async |from: usize| {
+        for n in from..from + 10 {
+            let (id, tenant) = (format!("o-{n}"), format!("t{n}"));
+            let order = json!({"id": id, "tenant": tenant});
+            orders.upsert_item(&tenant, &id, order, None).await.unwrap();
+        }
+    };
+    put_all(0).await;
+    let (ids, token) = all_changes(&orders, None, 1).await;
+    assert_eq!(ids.len(), 10);
+    account.split_partition("shop", "orders", "0").unwrap();
+    put_all(10).await;
+    let (mut ids, token) = all_changes(&orders, Some(token), 2).await;
+    ids.sort();
+    let expected: Vec<String> = (10..20).map(|n| format!("o-{n}")).collect();
+    assert_eq!(ids, expected, "neither lost nor repeated");
+    account.split_partition("shop", "orders", "2").unwrap();
+    put_all(20).await;
+    assert_eq!(all_changes(&orders, Some(token), 3).await.0.len(), 10);
     account.shutdown().await;
 }

@@ -13,7 +13,7 @@ use super::{
     reply::{ApiError, Reply},
     request::Request,
 };
-use crate::metadata::{Container, MetadataError};
+use crate::{WriteMode, container::Container, metadata::MetadataError};
 
 impl From<MetadataError> for ApiError {
     fn from(error: MetadataError) -> Self {
@@ -21,6 +21,7 @@ impl From<MetadataError> for ApiError {
             MetadataError::BadRequest(_) => StatusCode::BAD_REQUEST,
             MetadataError::Conflict(_) => StatusCode::CONFLICT,
             MetadataError::NotFound(_) => StatusCode::NOT_FOUND,
+            MetadataError::Forbidden(_) => StatusCode::FORBIDDEN,
             MetadataError::Io(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
@@ -56,6 +57,10 @@ impl Gateway {
     pub(super) fn account(&self, region: usize) -> Reply {
         let location = |region: &super::Region| json!({"name": region.name, "databaseAccountEndpoint": endpoint(region.port.load(Ordering::Relaxed))});
         let locations: Vec<Value> = self.regions.iter().map(location).collect();
+        let (multi, writable) = match self.write_mode {
+            WriteMode::Multi => (true, locations.clone()),
+            WriteMode::Single => (false, vec![location(&self.regions[self.hub()])]),
+        };
         let consistency = json!({"defaultConsistencyLevel": "Session"});
         let replication =
             json!({"asyncReplication": false, "minReplicaSetSize": 3, "maxReplicasetSize": 4});
@@ -77,9 +82,9 @@ impl Gateway {
             "media": "//media/",
             "addresses": "//addresses/",
             "_dbs": "//dbs/",
-            "writableLocations": locations,
+            "writableLocations": writable,
             "readableLocations": locations,
-            "enableMultipleWriteLocations": true,
+            "enableMultipleWriteLocations": multi,
             "continuousBackupEnabled": false,
             "enableNRegionSynchronousCommit": false,
             "enablePerPartitionFailoverBehavior": false,
@@ -108,7 +113,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn database(&self, request: &Request, name: &str) -> Result<Reply, ApiError> {
+    pub(super) async fn database(&self, request: &Request, name: &str) -> Result<Reply, ApiError> {
         let database = self.metadata.database(name).ok_or_else(|| {
             ApiError::new(
                 StatusCode::NOT_FOUND,
@@ -119,9 +124,7 @@ impl Gateway {
             Method::GET | Method::HEAD => Ok(Reply::json(StatusCode::OK, &database.view())),
             Method::DELETE => {
                 for container in self.metadata.delete_database(&database.id)? {
-                    self.regions
-                        .iter()
-                        .for_each(|region| region.replica.forget(container));
+                    self.forget(container).await;
                 }
                 Ok(Reply::empty(StatusCode::NO_CONTENT))
             }
@@ -149,9 +152,11 @@ impl Gateway {
                 over_resources(request, &database.rid(), LIST, views())
             }
             Method::POST => {
-                let container = self
-                    .metadata
-                    .create_container(&database.id, request.object()?)?;
+                let container = self.metadata.create_container(
+                    &database.id,
+                    request.object()?,
+                    self.partitions,
+                )?;
                 Ok(Reply::json(StatusCode::CREATED, &container.view())
                     .header("etag", container.etag()))
             }
@@ -159,7 +164,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn container_itself(
+    pub(super) async fn container_itself(
         &self,
         request: &Request,
         database: &str,
@@ -180,7 +185,7 @@ impl Gateway {
                 .header("etag", container.etag())
                 .header(
                     "x-ms-alt-content-path",
-                    format!("dbs/{}", container.database),
+                    format!("dbs/{}", container.database()),
                 )
                 .header("x-ms-content-path", container.rid())),
             Method::PUT => {
@@ -191,12 +196,16 @@ impl Gateway {
             }
             Method::DELETE => {
                 self.metadata.delete_container(&container)?;
-                self.regions
-                    .iter()
-                    .for_each(|region| region.replica.forget(container.number));
+                self.forget(container.number).await;
                 Ok(Reply::empty(StatusCode::NO_CONTENT))
             }
             _ => Err(not_allowed(request)),
+        }
+    }
+
+    async fn forget(&self, container: u32) {
+        for region in &self.regions {
+            region.replica.forget(container).await;
         }
     }
 
@@ -216,7 +225,7 @@ impl Gateway {
             list(
                 &container.rid(),
                 "PartitionKeyRanges",
-                vec![container.range_view()],
+                container.range_views(),
             )
         };
         Ok(reply.header("etag", etag))

@@ -13,9 +13,10 @@ use super::{
     request::Request,
 };
 use crate::{
-    metadata::Container,
+    container::Container,
     replica::{Item, State, Table},
     scope::Scope,
+    ttl::Lifetimes,
 };
 
 /// The wire format in which items come in envelopes.
@@ -98,6 +99,7 @@ impl Gateway {
         let envelopes =
             request.header("x-ms-cosmos-changefeed-wire-format-version") == Some(ENVELOPES);
 
+        let lifetimes = Lifetimes::now(container);
         let state = self.replica(region).read();
         let end = || Continuation {
             region,
@@ -123,7 +125,10 @@ impl Gateway {
                 if since.is_some_and(|since| item.applied_at < since) {
                     continue;
                 }
-                let Some(body) = item.visible().and_then(|record| record.body.as_deref()) else {
+                let Some(body) = item
+                    .visible(lifetimes)
+                    .and_then(|record| record.body.as_deref())
+                else {
                     continue;
                 };
                 bytes += body.len();

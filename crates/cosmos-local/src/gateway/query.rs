@@ -20,18 +20,15 @@ use super::{
     scan::{Conditions, Scan},
 };
 use crate::{
+    charge,
+    container::Container,
     epk,
-    metadata::Container,
     partition_key::{Named, PartitionKey},
     query::{Feed, KeySet, Page, PageLimits, Position, Query, QueryError, Row},
     record::ItemKey,
     replica::Replica,
     scope::Scope,
 };
-
-/// Request units of a page, and for each item looked at.
-const QUERY_CHARGE: f64 = 2.5;
-const ITEM_CHARGE: f64 = 0.05;
 
 /// What a client can have that has not said what it has.
 const ALL_FEATURES: &str = "Aggregate,CompositeAggregate,CountIf,DCount,Distinct,GroupBy,ListAndSetAggregate,MultipleAggregates,MultipleOrderBy,NonStreamingOrderBy,NonValueAggregate,OffsetAndLimit,OrderBy,Top";
@@ -60,7 +57,7 @@ impl From<QueryError> for ApiError {
     }
 }
 
-fn parse(request: &Request) -> Result<Query, ApiError> {
+pub(super) fn parse(request: &Request) -> Result<Query, ApiError> {
     let body: Body = serde_json::from_value(Value::Object(request.object()?)).map_err(|error| {
         ApiError::bad_request(format!("the body is not a query such as {{\"query\":\"SELECT * FROM c\",\"parameters\":[]}}: {error}"))
     })?;
@@ -246,13 +243,7 @@ impl Execution {
             None => (Bound::Unbounded, None),
         };
         let conditions = Conditions::of(&self.query);
-        let scan = Scan::new(
-            self.replica,
-            self.container.number,
-            self.scopes,
-            conditions,
-            from,
-        );
+        let scan = Scan::new(self.replica, &self.container, self.scopes, conditions, from);
         let counter = scan.counter();
         let Page { rows, next, last } =
             self.query
@@ -265,10 +256,10 @@ impl Execution {
             })
             .collect();
         let looked_at = counter.load(Ordering::Relaxed);
+        let bytes = texts.iter().map(|text| text.len()).sum();
         let mut reply = page(&self.container, texts.iter().map(|text| &**text))
-            .charge(QUERY_CHARGE + ITEM_CHARGE * looked_at as f64);
+            .charge(charge::query(looked_at, bytes));
         if self.has_metrics {
-            let bytes = texts.iter().map(|text| text.len()).sum();
             let metrics = metrics(started.elapsed(), looked_at, rows.len(), bytes);
             reply = reply.header("x-ms-documentdb-query-metrics", metrics);
         }

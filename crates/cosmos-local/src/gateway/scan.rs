@@ -13,10 +13,12 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    container::Container,
     query::{Document, Members, Query, read_text},
     record::{ItemKey, Record},
     replica::Replica,
     scope::Scope,
+    ttl::Lifetimes,
 };
 
 /// Items that are looked at under one lock.
@@ -92,6 +94,7 @@ impl Conditions {
 pub(super) struct Scan {
     replica: Arc<Replica>,
     container: u32,
+    lifetimes: Lifetimes,
     /// Not yet gone through, in key order.
     scopes: VecDeque<Scope>,
     conditions: Conditions,
@@ -105,14 +108,15 @@ impl Scan {
     /// `scopes` are disjoint, and in key order.
     pub(super) fn new(
         replica: Arc<Replica>,
-        container: u32,
+        container: &Container,
         scopes: Vec<Scope>,
         conditions: Conditions,
         from: Bound<ItemKey>,
     ) -> Self {
         Self {
             replica,
-            container,
+            container: container.number,
+            lifetimes: Lifetimes::now(container),
             scopes: scopes.into(),
             conditions,
             from,
@@ -153,7 +157,7 @@ impl Scan {
             let mut last = None;
             if let Some(key) = only {
                 let item = table.items.get(&key).filter(|_| is_after(&key));
-                let record = item.and_then(|item| item.visible());
+                let record = item.and_then(|item| item.visible(self.lifetimes));
                 let record = record.filter(|record| {
                     scope.contains(&record.key.partition) && self.conditions.allow(record)
                 });
@@ -162,7 +166,7 @@ impl Scan {
             } else {
                 for (key, item) in scope.items(table, self.from.as_ref()) {
                     seen += 1;
-                    let record = item.visible();
+                    let record = item.visible(self.lifetimes);
                     let record = record.filter(|record| self.conditions.allow(record));
                     self.read.extend(record.cloned().map(Stored));
                     if seen == STEP {

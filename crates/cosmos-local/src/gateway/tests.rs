@@ -12,71 +12,84 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{Gateway, request::Request};
-use crate::{EMULATOR_KEY, RegionConfig, auth::MasterKey, metadata::Metadata, replica::Replica};
+use super::{Door, Gateway, request::Request};
+use crate::{
+    EMULATOR_KEY, RegionConfig, WriteMode, auth::MasterKey, metadata::Metadata, replica::Replica,
+};
 
 const DATE: &str = "thu, 06 aug 2026 10:00:00 gmt";
 
 /// A gateway of two regions, with the container `shop/orders` and three documents.
-struct Setup {
+pub(super) struct Setup {
     gateway: Gateway,
     runtime: tokio::runtime::Runtime,
 }
 
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     headers: http::HeaderMap,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 impl Setup {
-    fn new() -> Self {
+    /// Without documents.
+    pub(super) fn empty() -> Self {
         let regions = ["West US", "North Europe"].map(RegionConfig::new);
         let replicas = (0..2)
             .map(|index| Replica::in_memory(index, 2).into())
             .collect();
         let key = MasterKey::new(EMULATOR_KEY).unwrap();
         let setup = Self {
-            gateway: Gateway::new(key, Metadata::default(), &regions, replicas),
+            gateway: Gateway::new(
+                key,
+                Metadata::default(),
+                &regions,
+                replicas,
+                WriteMode::Multi,
+                1,
+            ),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap(),
         };
         let container = json!({"id": "orders", "partitionKey": {"paths": ["/tenant"], "kind": "Hash", "version": 2}});
-        let mut made = vec![
-            setup.send("POST", "/dbs", &[], br#"{"id":"shop"}"#),
-            setup.send(
-                "POST",
-                "/dbs/shop/colls",
-                &[],
-                container.to_string().as_bytes(),
-            ),
-        ];
+        for (path, body) in [
+            ("/dbs", r#"{"id":"shop"}"#),
+            ("/dbs/shop/colls", &container.to_string()),
+        ] {
+            let answer = setup.send("POST", path, &[], body.as_bytes());
+            assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
+        }
+        setup
+    }
+
+    pub(super) fn new() -> Self {
+        let setup = Self::empty();
         for n in 0..3 {
             let key = [("x-ms-documentdb-partitionkey", "[\"t\"]")];
             let document = json!({"id": format!("o-{n}"), "tenant": "t", "n": n}).to_string();
-            made.push(setup.send(
-                "POST",
-                "/dbs/shop/colls/orders/docs",
-                &key,
-                document.as_bytes(),
-            ));
-        }
-        for answer in made {
+            let path = "/dbs/shop/colls/orders/docs";
+            let answer = setup.send("POST", path, &key, document.as_bytes());
             assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
         }
         setup
     }
 
     /// Sends a signed request to the first region.
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -101,7 +114,7 @@ impl Setup {
                 .insert("authorization", token.parse().unwrap());
         }
         self.runtime.block_on(async {
-            let answer = self.gateway.answer(0, parts, body).await;
+            let answer = self.gateway.answer(Door::Region(0), parts, body).await;
             let (parts, body) = answer.into_parts();
             Answer {
                 status: parts.status,
@@ -112,7 +125,7 @@ impl Setup {
     }
 
     /// Sends a query, with some headers more.
-    fn query(&self, text: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(super) fn query(&self, text: &str, headers: &[(&str, &str)]) -> Answer {
         let mut all = vec![
             ("x-ms-documentdb-isquery", "True"),
             ("x-ms-documentdb-query-enablecrosspartition", "True"),
@@ -363,9 +376,10 @@ fn an_authorization_that_is_none_is_refused() {
             .header("authorization", text)
             .header("x-ms-date", DATE);
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let answer = setup
-            .runtime
-            .block_on(setup.gateway.answer(0, parts, Bytes::new()));
+        let answer =
+            setup
+                .runtime
+                .block_on(setup.gateway.answer(Door::Region(0), parts, Bytes::new()));
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{text}");
     }
 }

@@ -320,6 +320,23 @@ impl Query {
     }
 }
 
+/// The names of functions, for the page that lists them.
+#[cfg(test)]
+pub(crate) struct FunctionNames {
+    pub(crate) implemented: Vec<&'static str>,
+    pub(crate) aggregates: Vec<&'static str>,
+    pub(crate) refused: Vec<&'static str>,
+}
+
+#[cfg(test)]
+pub(crate) fn function_names() -> FunctionNames {
+    FunctionNames {
+        implemented: functions::names(),
+        aggregates: ast::Aggregate::ALL.map(ast::Aggregate::sql_name).to_vec(),
+        refused: functions::refused_names().to_vec(),
+    }
+}
+
 /// Tells sort orders apart; short, as tokens are to be.
 ///
 /// Nothing else of a query takes part: clients that resume a sorted query put where they stopped into its filter, and send

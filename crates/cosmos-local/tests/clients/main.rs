@@ -1,8 +1,9 @@
 //! SDKs that this project has not written, unmodified, against an account of several regions over real HTTP.
 //!
 //! A suite is a program in a folder beside this file. It is told the account by environment variables and asks for outages
-//! on its stdout, a line each, which is answered on its stdin: `offline REGION`, `online REGION`, and `settled`, which waits
-//! until every region has what the others have accepted. What it reports to people goes to stderr.
+//! and the like on its stdout, a line each, which is answered on its stdin: `offline REGION`, `failing REGION`,
+//! `online REGION`, `split DATABASE CONTAINER`, and `settled`, which waits until every region has what the others have
+//! accepted. What it reports to people goes to stderr.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cosmos_local::{Account, CosmosLocal, EMULATOR_KEY, RegionConfig};
+use cosmos_local::{Account, Availability, CosmosLocal, EMULATOR_KEY, RegionConfig};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::Command,
@@ -21,6 +22,9 @@ use tokio::{
 
 /// How long a suite may take.
 const DEADLINE: Duration = Duration::from_secs(240);
+
+/// So many that clients have results to merge.
+const PARTITIONS: u32 = 3;
 
 const REGIONS: [&str; 3] = ["West US", "North Europe", "Southeast Asia"];
 
@@ -96,6 +100,7 @@ async fn pass(mut suite: Command) {
         .fold(CosmosLocal::builder(), |builder, name| {
             builder.region(RegionConfig::new(*name))
         })
+        .partitions(PARTITIONS)
         .start()
         .await
         .unwrap();
@@ -143,12 +148,24 @@ async fn pass(mut suite: Command) {
 }
 
 async fn serve(account: &Account, request: &str) -> Result<(), String> {
-    let (what, region) = request.split_once(' ').unwrap_or((request, ""));
+    let (what, name) = request.split_once(' ').unwrap_or((request, ""));
+    let available = async |availability| {
+        let changed = account.set_availability(name, availability).await;
+        changed.map_err(|error| error.to_string())
+    };
     match what {
-        "offline" | "online" => account
-            .set_region_online(region, what == "online")
-            .await
-            .map_err(|error| error.to_string()),
+        "offline" => available(Availability::Refusing).await,
+        "failing" => available(Availability::Failing).await,
+        "online" => available(Availability::Online).await,
+        "split" => {
+            let (database, container) = name.split_once(' ').unwrap_or((name, ""));
+            let text = |error: cosmos_local::ControlError| error.to_string();
+            let partitions = account.partitions(database, container).map_err(text)?;
+            account
+                .split_partition(database, container, &partitions[0])
+                .map_err(text)
+                .map(drop)
+        }
         "settled" => {
             let deadline = Instant::now() + Duration::from_secs(10);
             while account.links().iter().any(|link| link.pending > 0) {

@@ -95,6 +95,74 @@ suite("items", () => {
   });
 });
 
+suite("several operations at once", () => {
+  let orders;
+  before(async () => {
+    orders = await makeContainer("several");
+  });
+
+  test("patch changes parts of an item, all of them or none", async () => {
+    await orders.items.create({ id: "p", tenant: "t1", n: 1, tags: ["a"], draft: true, old: "x" });
+    const item = orders.item("p", "t1");
+    const { statusCode, resource } = await item.patch([
+      { op: "add", path: "/tags/-", value: "b" },
+      { op: "set", path: "/state", value: { open: false } },
+      { op: "replace", path: "/tags/0", value: "A" },
+      { op: "incr", path: "/n", value: 2.5 },
+      { op: "remove", path: "/draft" },
+    ]);
+    assert.equal(statusCode, 200);
+    const { n, tags, state, draft } = resource;
+    assert.deepEqual({ n, tags, state, draft }, { n: 3.5, tags: ["A", "b"], state: { open: false }, draft: undefined });
+    await assert.rejects(item.patch([{ op: "set", path: "/n", value: 0 }, { op: "remove", path: "/never" }]), status(400));
+    assert.equal((await item.read()).resource.n, 3.5);
+    const when = (condition) => ({ condition, operations: [{ op: "incr", path: "/n", value: 1 }] });
+    await assert.rejects(item.patch(when("from c where c.n > 100")), status(412));
+    assert.equal((await item.patch(when("from c where c.n < 100"))).resource.n, 4.5);
+    await assert.rejects(orders.item("never", "t1").patch([{ op: "set", path: "/n", value: 0 }]), status(404));
+  });
+
+  test("a batch is carried out whole, or not at all", async () => {
+    const done = await orders.items.batch(
+      [
+        { operationType: "Create", resourceBody: { id: "b-1", tenant: "t1", n: 1 } },
+        { operationType: "Upsert", resourceBody: { id: "b-2", tenant: "t1" } },
+        { operationType: "Patch", id: "b-1", resourceBody: { operations: [{ op: "incr", path: "/n", value: 1 }] } },
+        { operationType: "Read", id: "b-1" },
+        { operationType: "Delete", id: "b-2" },
+      ],
+      "t1",
+    );
+    assert.deepEqual(done.result.map(({ statusCode }) => statusCode), [201, 201, 200, 200, 204]);
+    assert.equal(done.result[3].resourceBody.n, 2);
+    const failed = await orders.items.batch(
+      [
+        { operationType: "Replace", id: "b-1", resourceBody: { id: "b-1", tenant: "t1", n: 9 } },
+        { operationType: "Create", resourceBody: { id: "b-1", tenant: "t1" } },
+        { operationType: "Create", resourceBody: { id: "b-3", tenant: "t1" } },
+      ],
+      "t1",
+    );
+    assert.equal(failed.code, 207);
+    assert.deepEqual(failed.result.map(({ statusCode }) => statusCode), [424, 409, 424]);
+    assert.equal((await orders.item("b-1", "t1").read()).resource.n, 2);
+    assert.equal((await orders.item("b-3", "t1").read()).statusCode, 404);
+  });
+
+  test("in bulk, each operation stands alone, whatever its partition", async () => {
+    const creates = Array.from({ length: 50 }, (_, n) => ({
+      operationType: "Create",
+      partitionKey: `k${n}`,
+      resourceBody: { id: `bulk-${n % 49}`, tenant: `k${n}` },
+    }));
+    const again = { ...creates[7] };
+    const results = await orders.items.executeBulkOperations([...creates, again]);
+    const codes = results.map(({ response, error }) => response?.statusCode ?? error?.code);
+    assert.deepEqual(codes.slice(0, 50), Array(50).fill(201));
+    assert.equal(codes[50], 409);
+  });
+});
+
 suite("databases and containers", () => {
   test("are created, read, listed and deleted", async () => {
     const container = await makeContainer("short-lived");

@@ -3,7 +3,7 @@
 import { ChangeFeedStartFrom } from "@azure/cosmos";
 import assert from "node:assert/strict";
 import { before, suite, test } from "node:test";
-import { connect, makeContainer, regions, setOffline, setOnline, settled, through } from "./support.mjs";
+import { connect, makeContainer, regions, setFailing, setOffline, setOnline, settled, through } from "./support.mjs";
 
 suite("regions", () => {
   const [first, second] = regions;
@@ -38,6 +38,24 @@ suite("regions", () => {
       const { resource } = await far.item(id, "t1").read({ sessionToken });
       assert.equal(resource?.id, id);
     }
+  });
+
+  test("stand in for one that answers 503", async () => {
+    const own = through(connect(regions), orders);
+    await own.items.create({ id: "before", tenant: "t3" });
+    await settled();
+    await setFailing(first);
+    try {
+      assert.equal((await own.item("before", "t3").read()).resource.id, "before");
+      assert.equal((await own.items.create({ id: "during", tenant: "t3" })).statusCode, 201);
+      const query = own.items.query("SELECT VALUE c.id FROM c WHERE c.tenant = 't3' ORDER BY c.id");
+      assert.deepEqual((await query.fetchAll()).resources, ["before", "during"]);
+    } finally {
+      await setOnline(first);
+    }
+    await settled();
+    const back = through(connect([first]), orders);
+    assert.equal((await back.item("during", "t3").read()).resource.id, "during");
   });
 
   // Between regions, this SDK moves on answers and on names that do not resolve, not on a refused connection

@@ -46,6 +46,10 @@ async function ask(request) {
 }
 
 export const setOffline = (region) => ask(`offline ${region}`);
+/** It answers, and always with 503. */
+export const setFailing = (region) => ask(`failing ${region}`);
 export const setOnline = (region) => ask(`online ${region}`);
 /** Waits until every region has what the others have accepted. */
 export const settled = () => ask("settled");
+/** Splits the container's first physical partition. */
+export const split = (container) => ask(`split ${container.database.id} ${container.id}`);

@@ -92,6 +92,63 @@ class Items(Refusals):
         self.assertGreaterEqual(len(rids), 8)
 
 
+class SeveralOperationsAtOnce(Refusals):
+    @classmethod
+    def setUpClass(cls):
+        cls.orders = make_container("several")
+
+    def test_patch_changes_parts_of_an_item_all_of_them_or_none(self):
+        self.orders.create_item({"id": "p", "tenant": "t1", "n": 1, "tags": ["a"], "draft": True})
+        patched = self.orders.patch_item(
+            "p",
+            "t1",
+            [
+                {"op": "add", "path": "/tags/-", "value": "b"},
+                {"op": "set", "path": "/state", "value": {"open": False}},
+                {"op": "incr", "path": "/n", "value": 2.5},
+                {"op": "remove", "path": "/draft"},
+            ],
+        )
+        self.assertEqual((patched["n"], patched["tags"], patched["state"]), (3.5, ["a", "b"], {"open": False}))
+        self.assertNotIn("draft", patched)
+        with self.refused(400):
+            operations = [{"op": "set", "path": "/n", "value": 0}, {"op": "remove", "path": "/never"}]
+            self.orders.patch_item("p", "t1", operations)
+        self.assertEqual(self.orders.read_item("p", "t1")["n"], 3.5)
+        increase = [{"op": "incr", "path": "/n", "value": 1}]
+        with self.refused(412):
+            self.orders.patch_item("p", "t1", increase, filter_predicate="from c where c.n > 100")
+        changed = self.orders.patch_item("p", "t1", increase, filter_predicate="from c where c.n < 100")
+        self.assertEqual(changed["n"], 4.5)
+
+    def test_a_batch_is_carried_out_whole_or_not_at_all(self):
+        done = self.orders.execute_item_batch(
+            [
+                ("create", ({"id": "b-1", "tenant": "t1", "n": 1},)),
+                ("upsert", ({"id": "b-2", "tenant": "t1"},)),
+                ("patch", ("b-1", [{"op": "incr", "path": "/n", "value": 1}])),
+                ("read", ("b-1",)),
+                ("delete", ("b-2",)),
+            ],
+            "t1",
+        )
+        self.assertEqual([result["statusCode"] for result in done], [201, 201, 200, 200, 204])
+        self.assertEqual(done[3]["resourceBody"]["n"], 2)
+        with self.assertRaises(exceptions.CosmosBatchOperationError) as failed:
+            self.orders.execute_item_batch(
+                [
+                    ("replace", ("b-1", {"id": "b-1", "tenant": "t1", "n": 9})),
+                    ("create", ({"id": "b-1", "tenant": "t1"},)),
+                    ("create", ({"id": "b-3", "tenant": "t1"},)),
+                ],
+                "t1",
+            )
+        self.assertEqual((failed.exception.status_code, failed.exception.error_index), (409, 1))
+        self.assertEqual(self.orders.read_item("b-1", "t1")["n"], 2)
+        with self.refused(404):
+            self.orders.read_item("b-3", "t1")
+
+
 class DatabasesAndContainers(Refusals):
     def test_are_created_read_listed_and_deleted(self):
         client = connect()

@@ -2,7 +2,7 @@
 
 from azure.cosmos import exceptions
 from items import Refusals
-from support import make_container
+from support import make_container, split
 
 COUNT = 60
 
@@ -117,6 +117,11 @@ class Queries(Refusals):
         self.assertEqual(self.count("STARTSWITH(c.note, 'NOTE 5', true)"), 10)
         self.assertEqual(self.count("ARRAY_CONTAINS(c.tags, 'x0')"), 30)
         self.assertEqual(self.count("ARRAY_CONTAINS(c.lines, {sku: 's1'}, true)"), 12)
+
+    def test_see_every_row_after_a_split(self):
+        split(self.orders)
+        self.assertEqual(ids(self.run_query("SELECT * FROM c ORDER BY c.total DESC")), ids(DESCENDING))
+        self.assertEqual(self.run_query("SELECT VALUE COUNT(1) FROM c"), [COUNT])
 
     def test_go_on_from_a_continuation(self):
         of_t2 = [order for order in STORED if order["tenant"] == "t2"]

@@ -52,3 +52,8 @@ def set_online(region):
 def settled():
     """Waits until every region has what the others have accepted."""
     _ask("settled")
+
+
+def split(container):
+    """Splits the container's first physical partition."""
+    _ask(f"split python {container.id}")
