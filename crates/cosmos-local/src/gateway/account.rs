@@ -6,7 +6,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Gateway, endpoint,
+    Gateway,
+    documents::is_query,
+    endpoint,
+    query::over_resources,
     reply::{ApiError, Reply},
     request::Request,
 };
@@ -35,11 +38,8 @@ fn not_allowed(request: &Request) -> ApiError {
 /// Throughput is not limited here, so there are no offers; SDKs take an empty list for "not configured".
 pub(super) fn offers(request: &Request) -> Result<Reply, ApiError> {
     match request.method {
-        Method::GET | Method::HEAD | Method::POST => Ok(Reply::json(
-            StatusCode::OK,
-            &json!({"_rid": "", "Offers": [], "_count": 0}),
-        )
-        .header("x-ms-item-count", "0")),
+        Method::GET | Method::HEAD => Ok(list("", "Offers", Vec::new())),
+        Method::POST if is_query(request) => over_resources(request, "", "Offers", Vec::new()),
         _ => Err(not_allowed(request)),
     }
 }
@@ -98,19 +98,13 @@ impl Gateway {
     }
 
     pub(super) fn databases(&self, request: &Request) -> Result<Reply, ApiError> {
+        let views = || {
+            let databases = self.metadata.databases();
+            databases.iter().map(|database| database.view()).collect()
+        };
         match request.method {
-            Method::GET | Method::HEAD => Ok(list(
-                "",
-                "Databases",
-                self.metadata
-                    .databases()
-                    .iter()
-                    .map(|database| database.view())
-                    .collect(),
-            )),
-            Method::POST if request.flag("x-ms-documentdb-isquery") => {
-                Err(ApiError::unsupported("a query over databases"))
-            }
+            Method::GET | Method::HEAD => Ok(list("", "Databases", views())),
+            Method::POST if is_query(request) => over_resources(request, "", "Databases", views()),
             Method::POST => {
                 let database = self.metadata.create_database(&request.object()?)?;
                 Ok(Reply::json(StatusCode::CREATED, &database.view()))
@@ -146,20 +140,16 @@ impl Gateway {
             )
             .substatus(1003)
         })?;
+        let views = || {
+            let containers = self.metadata.containers(&database.id);
+            let views = containers.iter().map(|container| container.view());
+            views.collect()
+        };
+        const LIST: &str = "DocumentCollections";
         match request.method {
-            Method::GET | Method::HEAD => {
-                let containers = self.metadata.containers(&database.id);
-                Ok(list(
-                    &database.rid(),
-                    "DocumentCollections",
-                    containers
-                        .iter()
-                        .map(|container| container.view())
-                        .collect(),
-                ))
-            }
-            Method::POST if request.flag("x-ms-documentdb-isquery") => {
-                Err(ApiError::unsupported("a query over containers"))
+            Method::GET | Method::HEAD => Ok(list(&database.rid(), LIST, views())),
+            Method::POST if is_query(request) => {
+                over_resources(request, &database.rid(), LIST, views())
             }
             Method::POST => {
                 let container = self.metadata.create_container(

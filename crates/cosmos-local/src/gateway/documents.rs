@@ -84,7 +84,7 @@ impl Gateway {
             }
             Method::POST if is_query(request) => {
                 self.reach(region, request, container).await?;
-                self.query(region, request, container)
+                self.query(region, request, container).await
             }
             Method::POST => {
                 let document = Document::new(request.object()?)?;
@@ -349,7 +349,8 @@ pub(super) fn check_partition(
     Err(ApiError::bad_request(message).substatus(1001))
 }
 
-fn is_query(request: &Request) -> bool {
+/// Whether the body is a query, and not a new resource.
+pub(super) fn is_query(request: &Request) -> bool {
     request.flag("x-ms-documentdb-isquery")
         || request
             .header("content-type")
@@ -451,12 +452,12 @@ fn effective_key(text: &str) -> Result<String, ApiError> {
 }
 
 /// A key as a continuation.
-pub(super) fn encode_key(key: &ItemKey) -> String {
+fn encode_key(key: &ItemKey) -> String {
     let parts = [&key.partition.epk, &key.partition.value, &key.id];
     URL_SAFE_NO_PAD.encode(json!(parts).to_string())
 }
 
-pub(super) fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
+fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
     let parts = URL_SAFE_NO_PAD
         .decode(text)
         .ok()

@@ -8,10 +8,13 @@
 //! - [`batch`]: many operations in one request,
 //! - [`conflicts`]: the conflict feed,
 //! - [`feed`]: the change feed,
-//! - [`query`]: queries and query plans.
+//! - [`query`]: queries and query plans,
+//! - [`scan`]: the items that a query looks at.
 
 mod account;
 mod batch;
+#[cfg(test)]
+mod compatibility;
 mod conflicts;
 mod documents;
 mod feed;
@@ -19,6 +22,9 @@ mod listener;
 mod query;
 mod reply;
 mod request;
+mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{

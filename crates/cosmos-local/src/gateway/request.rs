@@ -35,15 +35,20 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
 }
 
-/// The client's id of the request, or a new one.
+/// Longest id of a request that is taken over from a client.
+const MAX_ACTIVITY: usize = 128;
+
+/// The client's id of the request, or a new one when it has none that is plain: ids are repeated in the texts of errors.
 pub(crate) fn activity_id(headers: &HeaderMap) -> String {
-    match headers
+    let is_plain = |id: &&str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=MAX_ACTIVITY).contains(&id.len()) && id.bytes().all(plain)
+    };
+    headers
         .get("x-ms-activity-id")
         .and_then(|value| value.to_str().ok())
-    {
-        Some(id) => id.to_owned(),
-        None => uuid::Uuid::new_v4().to_string(),
-    }
+        .filter(is_plain)
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
 
 impl Request {
