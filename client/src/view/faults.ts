@@ -3,27 +3,34 @@ import { html, nothing, type TemplateResult } from "lit-html";
 import { type CloudState, MAX_LAG_MS, type RegionState } from "../api/control.ts";
 import type { App } from "../app.ts";
 import { count, regionClass } from "./format.ts";
-import { map } from "./map.ts";
+import { linkTable } from "./links.ts";
+import { MAX_LABELLED, map } from "./map.ts";
 
 export function faultPanel(app: App, cloud: CloudState): TemplateResult {
   const cut = cloud.links.filter((link) => link.state === "cut");
   const pending = cloud.links.reduce((sum, link) => sum + link.pending, 0);
-  return html`<section class="panel faults" aria-labelledby="faults-title">
+  return html`<section class="panel faults ${app.trouble ? "stale" : ""}" aria-labelledby="faults-title">
     <div class="head">
       <h2 id="faults-title">Regions</h2>
-      <span class="muted">${summary(cut.length, pending)}</span>
+      <span class="muted">${app.trouble ? "as last known" : summary(cut.length, pending)}</span>
       <button type="button" class="quiet" data-testid="heal-all" ?disabled=${cut.length === 0} @click=${() => app.setLinks(cut, { state: "open" })}>
         Heal all
       </button>
     </div>
     ${app.faultError ? html`<p class="result bad" role="alert" data-testid="fault-error">${app.faultError}</p>` : nothing}
-    <div class="sketch">
-      ${map(app, cloud)}
-      ${cloud.links.length > 0 ? html`<p class="muted small">Click the lag on an arrow to cut or heal that direction.</p>` : nothing}
-      ${lagForm(app, cloud)}
-    </div>
+    ${cloud.links.length > 0 ? replication(app, cloud) : nothing}
     <div class="cards">${cloud.regions.map((region) => card(app, cloud, region))}</div>
   </section>`;
+}
+
+function replication(app: App, cloud: CloudState): TemplateResult {
+  const labelled = cloud.regions.length <= MAX_LABELLED;
+  return html`<div class="sketch">
+    ${map(app, cloud)}
+    ${labelled ? nothing : linkTable(app, cloud)}
+    <p class="muted small">Click ${labelled ? "the lag on an arrow" : "a lag"} to cut or heal that direction.</p>
+    ${lagForm(app, cloud)}
+  </div>`;
 }
 
 function summary(cut: number, pending: number): string {
@@ -89,8 +96,7 @@ function card(app: App, cloud: CloudState, region: RegionState): TemplateResult 
   </article>`;
 }
 
-function lagForm(app: App, cloud: CloudState): TemplateResult | typeof nothing {
-  if (cloud.links.length === 0) return nothing;
+function lagForm(app: App, cloud: CloudState): TemplateResult {
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
     const data = new FormData(event.target as HTMLFormElement);

@@ -47,6 +47,9 @@ function status(app: App): TemplateResult {
   </div>`;
 }
 
+/** What browsers say about a server that does not answer. */
+const UNREACHABLE = /Failed to fetch|NetworkError|Load failed/;
+
 type Mark = "live" | "busy" | "down";
 
 /** How the state of a feed looks. */
@@ -78,7 +81,11 @@ export function describeStatus(app: App): { mark: Mark; label: string; detail: s
           detail: `The functions of ${app.region} are ${known.state}`,
         };
       }
-      return { mark: "down", label: "Reconnecting", detail: status.reason };
+      return {
+        mark: "down",
+        label: "Reconnecting",
+        detail: UNREACHABLE.test(status.reason) ? `${app.region} cannot be reached` : status.reason,
+      };
     }
     case "stopped":
       return { mark: "busy", label: "Switching", detail: "" };

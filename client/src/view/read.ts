@@ -37,7 +37,7 @@ function result(app: App): TemplateResult | typeof nothing {
   }
   if (app.read.kind !== "done") return nothing;
   const { deviceId, region, rows } = app.read.value;
-  return html`<div class="scroll">
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Maxima of ${deviceId}">
     <table>
       <caption>
         Newest maxima of <b>${deviceId}</b>, read in ${region}

@@ -43,7 +43,7 @@ export function simulatePanel(app: App): TemplateResult {
       Of the events this page wrote. ${
         app.cloud
           ? "Cut a region off or stop its functions, then heal it: missing goes back to 0."
-          : "Missing goes back to 0, whatever happens in between."
+          : "Missing goes back to 0 once all have arrived."
       }
     </p>
     ${

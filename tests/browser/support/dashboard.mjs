@@ -4,6 +4,9 @@ import assert from "node:assert/strict";
 /** How long anything may take that is not under test: this machine may be busy with other things. */
 export const PATIENCE_MS = 60_000;
 
+/** What a page asks for before it connects. */
+const NEGOTIATE = /\/negotiate\b/;
+
 /**
  * Runs in the page before anything else. Notes for each event how many rows it got and when the first of them was
  * there, and for each write when its 201 arrived.
@@ -98,9 +101,17 @@ export class Dashboard {
     return this.isInState("live");
   }
 
-  /** Breaks the connection for pushes, as a network would. */
+  /** Breaks the connection for pushes, as a network would; `false` when it is no WebSocket. */
   async drop() {
-    for (const socket of this.#sockets.splice(0)) await socket.close({ code: 1011, reason: "dropped by the test" });
+    const sockets = this.#sockets.splice(0);
+    for (const socket of sockets) await socket.close({ code: 1011, reason: "dropped by the test" });
+    return sockets.length > 0;
+  }
+
+  /** Keeps the page from connecting for pushes again, or lets it. */
+  async block(isBlocked) {
+    if (isBlocked) await this.page.route(NEGOTIATE, (route) => route.abort());
+    else await this.page.unroute(NEGOTIATE);
   }
 
   /** Fills in the form; resolves with the id of the stored event. */
