@@ -59,13 +59,11 @@ upload() {
     --content-cache-control "$cache" --overwrite "${quietly[@]}" "$@"
 }
 
-# Names of assets hold a hash of their content, so they may be kept for ever; pages and lists are asked for each time.
-# The page comes last: it names assets that have to be there.
+# Names of assets hold a hash of their content, so they may be kept for ever; all else is asked for each time. The page
+# comes after the assets that it names.
 upload_client() {
   upload 'public, max-age=31536000, immutable' --source "$dist/assets" --destination-path assets &&
-    upload 'public, max-age=3600' --source "$dist" --pattern '*.svg' &&
-    upload no-cache --source "$dist" --pattern '*.json' &&
-    upload no-cache --source "$dist" --pattern '*.html'
+    upload no-cache --source "$pages"
 }
 
 program=$(smoke_program)
@@ -77,6 +75,10 @@ node infra/hooks/stamps.mjs lines | while IFS=$'\t' read -r region group app sto
 done
 
 echo "== web client"
-node infra/hooks/stamps.mjs client >"$dist/regions.json"
+pages=$(mktemp -d)
+trap 'rm -r "$pages"' EXIT
+cp -r "$dist/." "$pages"
+rm -r "$pages/assets"
+node infra/hooks/stamps.mjs client >"$pages/regions.json"
 patiently 20 upload_client
 echo "The system is at $CLIENT_URL"
