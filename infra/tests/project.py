@@ -19,6 +19,7 @@ _COPIED = (
     "functions",
     "host.json",
     "infra",
+    "local.settings.json",
     "src",
 )
 
@@ -33,7 +34,11 @@ VARIANTS = {
         "signalRSuffix": "b",
         "alertEmail": "operator@example.org",
     },
-    "premium": {"plan": "EP1", "zoneRedundantRegions": ["North Europe"]},
+    "premium": {
+        "plan": "EP1",
+        "principalId": "22222222-2222-2222-2222-222222222222",
+        "zoneRedundantRegions": ["North Europe"],
+    },
     "no entry": {"entry": "none", "cosmosBackup": "Periodic"},
     "traffic manager": {"entry": "trafficManager", "drainedRegions": ["West US"]},
 }
