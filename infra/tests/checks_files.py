@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import looked_up
 import yaml
 
 _PREVIEW = {"Microsoft.Insights/diagnosticSettings"}
@@ -63,6 +64,13 @@ def each_type_has_one_stable_version(project):
             assert r.type in _PREVIEW or "preview" not in r.api_version, r.type
     versions.pop(("Microsoft.Authorization", False))  # Locks and role assignments are two services.
     assert all(len(found) == 1 for found in versions.values()), versions
+
+
+def every_property_was_looked_up(project):
+    listed = set(Path(__file__).with_name("properties.txt").read_text().splitlines()[1:])
+    found = looked_up.paths(project)
+    assert found <= listed, f"look these up, then list them (see looked_up.py): {sorted(found - listed)}"
+    assert listed <= found, f"nothing sets these any more: {sorted(listed - found)}"
 
 
 def names_fit(project):

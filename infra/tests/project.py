@@ -73,7 +73,7 @@ class Project:
         for name in _COPIED:
             source = self.root / name
             if source.is_dir():
-                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
+                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".venv", "__pycache__", "node_modules"))
             elif source.exists():
                 shutil.copy(source, target / name)
         return Project(target)

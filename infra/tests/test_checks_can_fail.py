@@ -81,6 +81,7 @@ MISTAKES = [
     ("without_front_door_there_is_none", MAIN, "frontDoorId: hasFrontDoor ? frontDoor!.outputs.frontDoorId : ''", "frontDoorId: 'any'"),
     ("the_client_is_served_from_two_places", CLIENT, "= [primary, secondary]", "= [primary, primary]"),
     # checks_monitoring
+    ("every_query_is_understood_by_kusto", "infra/modules/monitoring/workbook.json", "countif(Success)", "countif(Succes)"),
     ("each_query_belongs_to_an_alert_and_each_alert_to_the_workspace", ALERTS, "loadTextContent('queries/feed-lag.kql')", "loadTextContent('queries/quarantine.kql')"),
     ("each_line_that_a_query_looks_for_is_logged", LAG, 'has "feed batch"', 'has "a feed batch"'),
     ("each_function_that_a_query_names_exists", "infra/modules/monitoring/queries/feed-stalled.kql", '"WriteEvent"', '"WriteEvents"'),
@@ -97,6 +98,7 @@ MISTAKES = [
     ("everything_declared_is_used", STORAGE, "  tags: tags\n", "  tags: {}\n"),
     ("every_module_output_is_used", STORAGE, "output name string = account.name", "output name string = account.name\noutput id string = account.id"),
     ("each_type_has_one_stable_version", STORAGE, "'Microsoft.Storage/storageAccounts/blobServices/containers@2025-08-01'", "'Microsoft.Storage/storageAccounts/blobServices/containers@2025-06-01'"),
+    ("every_property_was_looked_up", STORAGE, "minimumTlsVersion:", "minimalTlsVersion:"),
     ("names_fit", MAIN, "name: 'web${token}'", "name: 'web-${token}'"),
     ("azd_finds_its_resources", MAIN, "'azd-env-name'", "'environment'"),
     ("parameters_file_and_main_agree", "infra/main.parameters.json", '"plan"', '"plans"'),
