@@ -9,11 +9,7 @@ its type (https://learn.microsoft.com/azure/templates) and then listed in proper
 from project import Project
 
 # Objects whose keys are data.
-_MAPS = {
-    "identity.userAssignedIdentities",
-    "properties.criteria.allOf.dimensions",
-    "tags",
-}
+_MAPS = {"identity.userAssignedIdentities", "tags"}
 
 
 def paths(project):
