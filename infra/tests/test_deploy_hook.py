@@ -22,9 +22,9 @@ STAMPS = [
 ]
 
 # Writes down how it was called, and fails where FAIL says so.
-STAND_IN = """#!/usr/bin/env bash
+STAND_IN = r"""#!/usr/bin/env bash
 echo "$(basename "$0") $*" >>"$LOG"
-[[ "$*" != *upload-batch*no-cache* ]] || cp "${!#}/regions.json" "$LOG.regions.json"
+[[ "$*" != *upload-batch*no-cache* ]] || cp "$(grep -oP '(?<=--source )\S+' <<<"$*")/regions.json" "$LOG.regions.json"
 [ -z "$FAIL" ] || [[ "$(basename "$0") $*" != *$FAIL* ]]
 """
 
@@ -58,6 +58,7 @@ def deploy(tmp_path):
             "LOG": str(log),
             "FAIL": fail,
             "GEO_EVENTS_PATIENCE": "0",
+            "AZURE_SUBSCRIPTION_ID": "the-subscription",
             "FUNCTIONS_PLAN": plan,
             "STAMPS": json.dumps(STAMPS),
             "CLIENT_STORAGE": "webstorage",
@@ -87,8 +88,9 @@ def test_one_region_after_the_other_then_the_client(deploy):
         assert call.startswith(start)
     assets, pages = calls[len(expected) :]
     assert all("--account-name webstorage --destination $web" in call for call in (assets, pages))
-    assert "immutable" in assets and assets.endswith("--source client/dist/assets --destination-path assets")
+    assert "immutable" in assets and "--source client/dist/assets --destination-path assets" in assets
     assert "--content-cache-control no-cache" in pages, "the page comes after what it names"
+    assert all("--subscription the-subscription" in call for call in calls if call.startswith("az "))
     assert regions == {"regions": [{"name": s["region"], "functions": s["url"]} for s in STAMPS]}
 
 
