@@ -197,8 +197,8 @@ module stamps 'modules/stamp/stamp.bicep' = [for (region, i) in topology.regions
     workspaceId: workspace.outputs.id
     clientOrigin: hasFrontDoor ? frontDoor!.outputs.url : webClient.outputs.url
     frontDoorId: hasFrontDoor ? frontDoor!.outputs.frontDoorId : ''
-    deployerId: principalId
-    deployerType: principalType
+    uploaderId: plan == 'EP1' ? principalId : ''
+    uploaderType: principalType
   }
 }]
 

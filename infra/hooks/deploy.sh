@@ -6,7 +6,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 package=target/azure/functions.zip
 dist=client/dist
-quietly=(--only-show-errors --output none)
+
+# In the subscription of azd, whatever the one of az is.
+azure() {
+  az "$@" --subscription "$AZURE_SUBSCRIPTION_ID" --only-show-errors --output none
+}
 
 # Tries a command up to so many times, half a minute apart: roles and routes need minutes to reach every corner of Azure.
 patiently() {
@@ -24,12 +28,11 @@ send() {
   local group=$1 app=$2 storage=$3
   if [ "$FUNCTIONS_PLAN" = EP1 ]; then
     # The app runs from this blob, and looks at it when it starts.
-    az storage blob upload --auth-mode login --account-name "$storage" --container-name app-package \
-      --name geo-events.zip --file "$package" --overwrite "${quietly[@]}" &&
-      az functionapp restart --resource-group "$group" --name "$app" "${quietly[@]}"
+    azure storage blob upload --auth-mode login --account-name "$storage" --container-name app-package \
+      --name geo-events.zip --file "$package" --overwrite &&
+      azure functionapp restart --resource-group "$group" --name "$app"
   else
-    az functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$package" \
-      "${quietly[@]}"
+    azure functionapp deployment source config-zip --resource-group "$group" --name "$app" --src "$package"
   fi
 }
 
@@ -55,17 +58,15 @@ upload() {
   local cache=$1
   shift
   # shellcheck disable=SC2016 # The container is called $web.
-  az storage blob upload-batch --auth-mode login --account-name "$CLIENT_STORAGE" --destination '$web' \
-    --content-cache-control "$cache" --overwrite "${quietly[@]}" "$@"
+  azure storage blob upload-batch --auth-mode login --account-name "$CLIENT_STORAGE" --destination '$web' \
+    --overwrite --content-cache-control "$cache" "$@"
 }
 
-# Names of assets hold a hash of their content, so they may be kept for ever; pages and lists are asked for each time.
-# The page comes last: it names assets that have to be there.
+# Names of assets hold a hash of their content, so they may be kept for ever; all else is asked for each time. The page
+# comes after the assets that it names.
 upload_client() {
   upload 'public, max-age=31536000, immutable' --source "$dist/assets" --destination-path assets &&
-    upload 'public, max-age=3600' --source "$dist" --pattern '*.svg' &&
-    upload no-cache --source "$dist" --pattern '*.json' &&
-    upload no-cache --source "$dist" --pattern '*.html'
+    upload no-cache --source "$pages"
 }
 
 program=$(smoke_program)
@@ -77,6 +78,10 @@ node infra/hooks/stamps.mjs lines | while IFS=$'\t' read -r region group app sto
 done
 
 echo "== web client"
-node infra/hooks/stamps.mjs client >"$dist/regions.json"
+pages=$(mktemp -d)
+trap 'rm -r "$pages"' EXIT
+cp -r "$dist/." "$pages"
+rm -r "$pages/assets"
+node infra/hooks/stamps.mjs client >"$pages/regions.json"
 patiently 20 upload_client
 echo "The system is at $CLIENT_URL"

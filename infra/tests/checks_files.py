@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import looked_up
 import yaml
 
 _PREVIEW = {"Microsoft.Insights/diagnosticSettings"}
@@ -65,6 +66,13 @@ def each_type_has_one_stable_version(project):
     assert all(len(found) == 1 for found in versions.values()), versions
 
 
+def every_property_was_looked_up(project):
+    listed = set(Path(__file__).with_name("properties.txt").read_text().splitlines()[1:])
+    found = looked_up.paths(project)
+    assert found <= listed, f"look these up, then list them (see looked_up.py): {sorted(found - listed)}"
+    assert listed <= found, f"nothing sets these any more: {sorted(listed - found)}"
+
+
 def names_fit(project):
     limits = {
         "Microsoft.DocumentDB/databaseAccounts": r"[a-z0-9-]{3,44}",
@@ -115,7 +123,7 @@ def hooks_exist_run_and_read_only_outputs(project):
     for path in sorted((project.infra / "hooks").glob("*.sh")):
         subprocess.run(["bash", "-n", path], check=True, timeout=30)
         read = set(re.findall(r"\$\{?([A-Z][A-Z_]{2,})\b", path.read_text())) - _set_in(path)
-        allowed = outputs | {"BASH_SOURCE", "GEO_EVENTS_PACKAGE", "GEO_EVENTS_PATIENCE", "IFS", "PATH", "RUSTFLAGS"}
+        allowed = outputs | {"AZURE_SUBSCRIPTION_ID", "BASH_SOURCE", "GEO_EVENTS_PACKAGE", "GEO_EVENTS_PATIENCE", "IFS", "PATH", "RUSTFLAGS"}
         assert read <= allowed, f"{path.name} reads {read - allowed}"
         assert path.stat().st_mode & 0o111, f"{path.name} cannot be run"
     for script in scripts:
@@ -128,7 +136,7 @@ def _set_in(path):
 
 def windows_hands_on_what_the_hooks_read(project):
     wrapper = project.text("infra", "hooks", "bash.ps1")
-    for name in ("CLIENT_STORAGE", "CLIENT_URL", "FUNCTIONS_PLAN", "STAMPS", "GEO_EVENTS_PACKAGE"):
+    for name in ("AZURE_SUBSCRIPTION_ID", "CLIENT_STORAGE", "CLIENT_URL", "FUNCTIONS_PLAN", "STAMPS", "GEO_EVENTS_PACKAGE"):
         assert name in wrapper, name
 
 
@@ -156,9 +164,14 @@ def documents_name_every_resource_type(project):
 
 
 def links_between_documents_lead_somewhere(project):
-    for path in sorted((project.root / "docs").glob("*.md")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+    for path in [*sorted((project.root / "docs").glob("*.md")), project.infra / "README.md"]:
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
+            other = path.parent / target if target else path
+            assert other.exists(), f"{path.name} links to {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", other.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+                assert anchor in slugs, f"{path.name} links to {target}#{anchor}"
 
 
 def no_finding_of_checkov_is_left(project):

@@ -145,6 +145,13 @@ def every_region_has_a_signalr_of_its_own_and_pushes_every_event(project):
             assert {"flag": "ServiceMode", "value": "Serverless"} in service.properties["features"]
 
 
+def every_signalr_binding_uses_the_one_hub(project):
+    hubs = {binding["hubName"] for _, binding in project.bindings() if binding["type"].startswith("signalR")}
+    assert hubs == {re.search(r'HUB: &str = "(\w+)"', project.text("src", "names.rs"))[1]}
+    for service in project.deployed().of_type("Microsoft.SignalRService/signalR"):
+        assert "upstream" not in service.properties, "nothing comes from browsers"
+
+
 def each_event_is_materialized_in_the_region_where_it_was_born(project):
     for region, settings in project.deployed().app_settings().items():
         assert settings["MATERIALIZED_ORIGINS"] == region

@@ -2,6 +2,10 @@
 
 import json
 import re
+import subprocess
+from pathlib import Path
+
+KUSTO = Path(__file__).parent / "kql" / "diagnose.cjs"
 
 
 def _alerts(deployed):
@@ -10,6 +14,16 @@ def _alerts(deployed):
 
 def _queries(project):
     return {path.stem: path.read_text() for path in sorted(project.infra.rglob("queries/*.kql"))}
+
+
+def every_query_is_understood_by_kusto(project):
+    workbook = json.loads(project.text("infra", "modules", "monitoring", "workbook.json"))
+    tiles = {item["name"]: item["content"]["query"] for item in workbook["items"] if item["type"] == 3}
+    queries = {**_queries(project), **tiles}
+    assert len(queries) > 8
+    done = subprocess.run(["node", KUSTO], input=json.dumps(queries), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
 
 
 def each_query_belongs_to_an_alert_and_each_alert_to_the_workspace(project):

@@ -114,12 +114,15 @@ def an_identity_has_the_roles_it_needs_on_its_own_stamp(project):
         assert len(groups) == 1, "an identity has a role in another stamp"
 
 
-def a_deployer_may_upload_and_no_more(project):
-    by_principal = _roles_by_principal(project, project.deployed("everything"))
-    roles = by_principal[VARIANTS["everything"]["principalId"]]
-    assert {(role, kind) for role, kind, _ in roles} == {
-        ("storageBlobDataContributor", "Microsoft.Storage/storageAccounts")
-    }
+def a_deployer_may_upload_what_is_uploaded_and_no_more(project):
+    for variant in ("everything", "premium"):
+        deployed = project.deployed(variant)
+        roles = _roles_by_principal(project, deployed)[VARIANTS[variant]["principalId"]]
+        assert {(role, kind) for role, kind, _ in roles} == {
+            ("storageBlobDataContributor", "Microsoft.Storage/storageAccounts")
+        }
+        # The web client, and on Elastic Premium the package of each stamp.
+        assert len(roles) == (1 + len(project.regions) if variant == "premium" else 1)
 
 
 def an_identity_appends_to_the_database_and_keeps_its_leases(project):

@@ -1,5 +1,8 @@
 """The regions: one file says which there are, and everything follows it."""
 
+import json
+import re
+
 
 def _place(name):
     return name.replace(" ", "").lower()
@@ -48,6 +51,14 @@ def the_regions_are_named_nowhere_else_in_infra(project):
         lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("//")]
         for name in names:
             assert f"'{name}'" not in "\n".join(lines), f"{path.name} names {name}"
+
+
+def what_runs_on_a_laptop_has_the_same_regions(project):
+    settings = json.loads(project.text("local.settings.json"))["Values"]
+    preferred = {region["name"]: region["preferredLocations"] for region in project.regions}
+    assert settings["PreferredLocations"].split(",") == preferred[settings["REGION"]]
+    default = re.search(r'DEFAULT_REGIONS: &str = "([^"]+)"', project.text("src", "local", "topology.rs"))
+    assert default is None or default[1].split(",") == list(preferred)
 
 
 def a_drained_region_gets_nothing_from_the_common_entry(project):

@@ -19,6 +19,7 @@ _COPIED = (
     "functions",
     "host.json",
     "infra",
+    "local.settings.json",
     "src",
 )
 
@@ -33,7 +34,11 @@ VARIANTS = {
         "signalRSuffix": "b",
         "alertEmail": "operator@example.org",
     },
-    "premium": {"plan": "EP1", "zoneRedundantRegions": ["North Europe"]},
+    "premium": {
+        "plan": "EP1",
+        "principalId": "22222222-2222-2222-2222-222222222222",
+        "zoneRedundantRegions": ["North Europe"],
+    },
     "no entry": {"entry": "none", "cosmosBackup": "Periodic"},
     "traffic manager": {"entry": "trafficManager", "drainedRegions": ["West US"]},
 }
@@ -68,7 +73,7 @@ class Project:
         for name in _COPIED:
             source = self.root / name
             if source.is_dir():
-                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
+                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".venv", "__pycache__", "node_modules"))
             elif source.exists():
                 shutil.copy(source, target / name)
         return Project(target)

@@ -34,6 +34,7 @@ MISTAKES = [
     ("each_stamp_lies_in_its_region_and_alone_in_its_group", MAIN, "    location: locations[i]\n    token", "    location: location\n    token"),
     ("the_regions_are_named_nowhere_else_in_infra", MAIN, "param location string", "param location string = 'West US'"),
     ("a_drained_region_gets_nothing_from_the_common_entry", ROUTES, "origin.drained ? 'Disabled' : 'Enabled'", "'Enabled'"),
+    ("what_runs_on_a_laptop_has_the_same_regions", "local.settings.json", "North Europe,", ""),
     # checks_data
     ("every_bound_container_is_deployed_and_every_deployed_one_is_used", "functions/WriteEvent/function.json", '"containerName": "events"', '"containerName": "event"'),
     ("containers_have_the_partition_keys_that_the_code_relies_on", DATABASE, "'/deviceId'\n", "'/id'\n"),
@@ -54,6 +55,7 @@ MISTAKES = [
     ("premium_has_no_flex_configuration", APP, "isFlex ? flexConfig : null", "flexConfig"),
     ("every_region_uses_the_global_address_of_the_account", MAIN, "    cosmosEndpoint: account.outputs.endpoint", "    cosmosEndpoint: 'https://${locations[i]}.documents.azure.com'"),
     ("every_region_has_a_signalr_of_its_own_and_pushes_every_event", SETTINGS, "NOTIFICATION_SCOPE: 'all'", "NOTIFICATION_SCOPE: 'origin'"),
+    ("every_signalr_binding_uses_the_one_hub", "functions/negotiate/function.json", '"hubName": "events"', '"hubName": "event"'),
     ("each_event_is_materialized_in_the_region_where_it_was_born", SETTINGS, "MATERIALIZED_ORIGINS: region.name", "MATERIALIZED_ORIGINS: join(region.preferredLocations, ',')"),
     ("all_of_a_stamp_acts_as_one_identity", SETTINGS, "'ClientId=${clientId};", "'ClientId=${identityId};"),
     # checks_security
@@ -64,7 +66,7 @@ MISTAKES = [
     ("browsers_may_call_from_the_client_alone", SIGNALR, "allowedOrigins: [clientOrigin]", "allowedOrigins: ['*']"),
     ("functions_take_requests_of_this_front_door_alone", APP, "behindFrontDoor ? 'Deny' : 'Allow'", "'Allow'"),
     ("an_identity_has_the_roles_it_needs_on_its_own_stamp", ROLES, "  scope: insights\n", "  scope: storage\n"),
-    ("a_deployer_may_upload_and_no_more", ROLES, "guid(storage.id, deployerId, roleIds.storageBlobDataContributor)\n  scope: storage", "guid(storage.id, deployerId, roleIds.storageBlobDataContributor)\n  scope: signalR"),
+    ("a_deployer_may_upload_what_is_uploaded_and_no_more", MAIN, "plan == 'EP1' ? principalId : ''", "principalId"),
     ("an_identity_appends_to_the_database_and_keeps_its_leases", DATABASE, "containers/items/upsert'", "containers/items/*'"),
     ("rights_are_there_before_the_app_starts", STAMP, "dependsOn: [roles, data]", "dependsOn: [roles]"),
     ("role_assignments_have_names_that_stay", ROLES, "guid(storage.id, principalId, roleIds.storageTableDataContributor)", "guid(storage.id, principalId, roleIds.storageBlobDataOwner)"),
@@ -79,6 +81,7 @@ MISTAKES = [
     ("without_front_door_there_is_none", MAIN, "frontDoorId: hasFrontDoor ? frontDoor!.outputs.frontDoorId : ''", "frontDoorId: 'any'"),
     ("the_client_is_served_from_two_places", CLIENT, "= [primary, secondary]", "= [primary, primary]"),
     # checks_monitoring
+    ("every_query_is_understood_by_kusto", "infra/modules/monitoring/workbook.json", "countif(Success)", "countif(Succes)"),
     ("each_query_belongs_to_an_alert_and_each_alert_to_the_workspace", ALERTS, "loadTextContent('queries/feed-lag.kql')", "loadTextContent('queries/quarantine.kql')"),
     ("each_line_that_a_query_looks_for_is_logged", LAG, 'has "feed batch"', 'has "a feed batch"'),
     ("each_function_that_a_query_names_exists", "infra/modules/monitoring/queries/feed-stalled.kql", '"WriteEvent"', '"WriteEvents"'),
@@ -95,6 +98,7 @@ MISTAKES = [
     ("everything_declared_is_used", STORAGE, "  tags: tags\n", "  tags: {}\n"),
     ("every_module_output_is_used", STORAGE, "output name string = account.name", "output name string = account.name\noutput id string = account.id"),
     ("each_type_has_one_stable_version", STORAGE, "'Microsoft.Storage/storageAccounts/blobServices/containers@2025-08-01'", "'Microsoft.Storage/storageAccounts/blobServices/containers@2025-06-01'"),
+    ("every_property_was_looked_up", STORAGE, "minimumTlsVersion:", "minimalTlsVersion:"),
     ("names_fit", MAIN, "name: 'web${token}'", "name: 'web-${token}'"),
     ("azd_finds_its_resources", MAIN, "'azd-env-name'", "'environment'"),
     ("parameters_file_and_main_agree", "infra/main.parameters.json", '"plan"', '"plans"'),

@@ -77,10 +77,7 @@ resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
     workspaceId: workspaceId
     logAnalyticsDestinationType: 'Dedicated'
     // DataPlaneRequests writes a line per request: for drills only.
-    logs: [
-      { category: 'ControlPlaneRequests', enabled: true }
-      { category: 'PartitionKeyRUConsumption', enabled: true }
-    ]
+    logs: [{ category: 'ControlPlaneRequests', enabled: true }]
   }
 }
 

@@ -30,7 +30,7 @@ var places = [
   { Id: 'emea-au-syd-edge' }
 ]
 
-resource test 'Microsoft.Insights/webtests@2022-06-15' = {
+resource webTest 'Microsoft.Insights/webtests@2022-06-15' = {
   name: 'health-${name}-${token}'
   location: location
   tags: union(tags, { 'hidden-link:${componentId}': 'Resource' })
@@ -65,13 +65,13 @@ resource alert 'Microsoft.Insights/metricAlerts@2018-03-01' = {
     description: '${url}/api/health does not answer 200 to at least two of ${length(places)} places.'
     severity: 1
     enabled: true
-    scopes: [test.id, componentId]
+    scopes: [webTest.id, componentId]
     evaluationFrequency: 'PT1M'
     windowSize: 'PT5M'
     autoMitigate: true
     criteria: {
       'odata.type': 'Microsoft.Azure.Monitor.WebtestLocationAvailabilityCriteria'
-      webTestId: test.id
+      webTestId: webTest.id
       componentId: componentId
       failedLocationCount: 2
     }

@@ -120,7 +120,6 @@ resource site 'Microsoft.Web/sites@2025-03-01' = {
     serverFarmId: serverFarm.id
     httpsOnly: true
     clientAffinityEnabled: false
-    keyVaultReferenceIdentity: identityId
     publicNetworkAccess: 'Enabled'
     functionAppConfig: isFlex ? flexConfig : null
     siteConfig: {

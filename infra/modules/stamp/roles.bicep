@@ -12,11 +12,11 @@ param signalRName string
 @description('Name of the Application Insights component.')
 param insightsName string
 
-@description('Object id of the deployer; empty for none.')
-param deployerId string
+@description('Object id of whoever uploads the package; empty for nobody.')
+param uploaderId string
 
-@description('What the deployer is.')
-param deployerType string
+@description('What the uploader is.')
+param uploaderType string
 
 var roleIds = loadJsonContent('../../roles.json')
 
@@ -76,13 +76,13 @@ resource logs 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-// The deployer uploads the package where the plan does not do it itself.
-resource uploads 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(deployerId)) {
-  name: guid(storage.id, deployerId, roleIds.storageBlobDataContributor)
+// Elastic Premium runs the package from a blob that somebody has to put there.
+resource uploads 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(uploaderId)) {
+  name: guid(storage.id, uploaderId, roleIds.storageBlobDataContributor)
   scope: storage
   properties: {
-    principalId: deployerId
-    principalType: deployerType
+    principalId: uploaderId
+    principalType: uploaderType
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageBlobDataContributor)
   }
 }

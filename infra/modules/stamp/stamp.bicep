@@ -63,11 +63,11 @@ param clientOrigin string
 @description('Id of the only Front Door that may call the functions. Empty: everybody may.')
 param frontDoorId string
 
-@description('Object id of the deployer; empty for none.')
-param deployerId string
+@description('Object id of whoever uploads the package, where the plan does not take it itself; empty for nobody.')
+param uploaderId string
 
-@description('What the deployer is.')
-param deployerType string
+@description('What the uploader is.')
+param uploaderType string
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: 'id-${token}'
@@ -116,8 +116,8 @@ module roles 'roles.bicep' = {
     storageName: storage.outputs.name
     signalRName: signalR.outputs.name
     insightsName: insights.outputs.name
-    deployerId: deployerId
-    deployerType: deployerType
+    uploaderId: uploaderId
+    uploaderType: uploaderType
   }
 }
 

@@ -1,6 +1,7 @@
 """From text to a syntax tree."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import tree_sitter
@@ -59,13 +60,24 @@ def text(node):
 def parse(path):
     """Parses a file; raises BicepError for what is not Bicep."""
     path = Path(path)
-    root = _PARSER.parse(path.read_bytes()).root_node
+    root, mistakes, declarations = _read(path.read_bytes())
+    for node, message in mistakes:
+        raise BicepError(path, node, message)
+    return Source(path, root, declarations)
+
+
+@cache
+def _read(content):
+    """The tree of a file, what is wrong in it, and what it declares. A module is read once for all its uses."""
+    root = _PARSER.parse(content).root_node
+    mistakes = []
     for node in _walk(root):
         if node.type == "ERROR" or node.is_missing:
-            raise BicepError(path, node, f"not understood: {text(node)[:60]!r}")
-        if node.type == "for_statement" and not _may_hold_loop(node):
-            raise BicepError(path, node, "a loop cannot stand here (BCP138)")
-    return Source(path, root, _declarations(path, root))
+            mistakes.append((node, f"not understood: {text(node)[:60]!r}"))
+        elif node.type == "for_statement" and not _may_hold_loop(node):
+            mistakes.append((node, "a loop cannot stand here (BCP138)"))
+    declarations = _declarations(root, mistakes)
+    return root, mistakes, declarations
 
 
 def _walk(node):
@@ -86,7 +98,7 @@ def _may_hold_loop(loop):
     return outer is not None and outer.type in ("resource_declaration", "module_declaration")
 
 
-def _declarations(path, root):
+def _declarations(root, mistakes):
     found, decorators, seen = [], [], set()
     for node in root.named_children:
         if node.type == "decorators":
@@ -97,7 +109,7 @@ def _declarations(path, root):
             # An output may have the name of something else.
             key = ("output" if kind == "output" else "", name)
             if key in seen:
-                raise BicepError(path, node, f"{name} is declared twice")
+                mistakes.append((node, f"{name} is declared twice"))
             seen.add(key)
             found.append(Declaration(kind, name, node, decorators))
             decorators = []
