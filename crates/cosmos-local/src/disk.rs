@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     record::{ItemKey, Record},
-    replica::{Item, State, Touched},
+    replica::{Delta, Item, State},
 };
 
 const ITEMS: TableDefinition<&str, &[u8]> = TableDefinition::new("items");
@@ -93,28 +93,25 @@ impl Disk {
                     row.applied_at,
                 );
                 let table = state.tables.entry(row.container).or_default();
-                table.restore(row.key, item);
+                table.put(row.key, item);
             }
         }
         transaction.commit().map_err(redb::Error::from)?;
         Ok(state)
     }
 
-    /// Writes what was touched, and the counters, in one transaction; durable when it returns.
-    pub(crate) fn store(&mut self, state: &State, touched: &Touched) -> Result<(), DiskError> {
+    /// Writes changes in one transaction; they are durable when it returns.
+    pub(crate) fn store(&mut self, delta: &Delta) -> Result<(), DiskError> {
         let transaction = self.database.begin_write().map_err(redb::Error::from)?;
         {
             let mut items = transaction.open_table(ITEMS).map_err(redb::Error::from)?;
-            for (container, key) in &touched.items {
-                let Some(item) = state
-                    .tables
-                    .get(container)
-                    .and_then(|table| table.items.get(key))
-                else {
-                    continue;
-                };
+            let touched = delta.items.iter();
+            let touched = touched.flat_map(|(container, items)| {
+                items.iter().map(move |(key, item)| (*container, key, item))
+            });
+            for (container, key, item) in touched {
                 let row = ItemRow {
-                    container: *container,
+                    container,
                     key: key.clone(),
                     siblings: item
                         .siblings()
@@ -128,10 +125,10 @@ impl Disk {
                 };
                 let row = serde_json::to_vec(&row)?;
                 items
-                    .insert(row_key(*container, key).as_str(), row.as_slice())
+                    .insert(row_key(container, key).as_str(), row.as_slice())
                     .map_err(redb::Error::from)?;
             }
-            for container in &touched.dropped {
+            for container in &delta.dropped {
                 // All keys of a container lie between these two.
                 let (first, end) = (format!("{container}\u{1}"), format!("{container}\u{2}"));
                 items
@@ -139,23 +136,21 @@ impl Disk {
                     .map_err(redb::Error::from)?;
             }
             let mut log = transaction.open_table(LOG).map_err(redb::Error::from)?;
-            for number in &touched.logged {
-                if let Some(record) = state.log.get(number) {
-                    let row = serde_json::to_vec(&**record)?;
-                    log.insert(number, row.as_slice())
-                        .map_err(redb::Error::from)?;
-                }
+            for record in &delta.logged {
+                let row = serde_json::to_vec(&**record)?;
+                log.insert(record.number, row.as_slice())
+                    .map_err(redb::Error::from)?;
             }
-            for number in &touched.trimmed {
+            for number in &delta.trimmed {
                 log.remove(number).map_err(redb::Error::from)?;
             }
             let mut counters = transaction
                 .open_table(COUNTERS)
                 .map_err(redb::Error::from)?;
             let row = CountersRow {
-                seen: state.seen.clone(),
-                applied: state.applied,
-                stamp: state.stamp,
+                seen: delta.seen.clone(),
+                applied: delta.applied,
+                stamp: delta.stamp,
             };
             counters
                 .insert(ROW, serde_json::to_vec(&row)?.as_slice())
