@@ -54,7 +54,10 @@ pub(crate) struct Disk {
 impl Disk {
     /// Opens or creates the file, and reads all of it.
     pub(crate) fn open(path: &Path, regions: usize) -> Result<(Self, State), DiskError> {
-        let database = Database::create(path).map_err(redb::Error::from)?;
+        Self::read(Database::create(path).map_err(redb::Error::from)?, regions)
+    }
+
+    fn read(database: Database, regions: usize) -> Result<(Self, State), DiskError> {
         let disk = Self { database };
         let state = disk.load(regions)?;
         Ok((disk, state))
@@ -164,4 +167,74 @@ impl Disk {
 /// Unique per item: partition values are JSON text, which holds no raw control character.
 fn row_key(container: u32, key: &ItemKey) -> String {
     format!("{container}\u{1}{}\u{1}{}", key.partition.value, key.id)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{
+        io,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
+
+    use redb::{StorageBackend, backends::InMemoryBackend};
+
+    use super::*;
+
+    /// A disk that fails when it is told to.
+    #[derive(Debug)]
+    struct Failing {
+        memory: InMemoryBackend,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Failing {
+        fn check(&self) -> io::Result<()> {
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the disk is full"));
+            }
+            Ok(())
+        }
+    }
+
+    impl StorageBackend for Failing {
+        fn len(&self) -> io::Result<u64> {
+            self.memory.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.memory.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.memory.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.memory.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.memory.write(offset, data)
+        }
+    }
+
+    /// An empty disk, and the switch that breaks it.
+    pub(crate) fn failing(regions: usize) -> (Disk, State, Arc<AtomicBool>) {
+        let fails = Arc::new(AtomicBool::new(false));
+        let backend = Failing {
+            memory: InMemoryBackend::new(),
+            fails: Arc::clone(&fails),
+        };
+        let database = Database::builder()
+            .create_with_backend(backend)
+            .expect("an empty database");
+        let (disk, state) = Disk::read(database, regions).expect("nothing to read");
+        (disk, state, fails)
+    }
 }

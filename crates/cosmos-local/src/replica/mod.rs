@@ -278,3 +278,93 @@ fn read(state: &RwLock<State>) -> RwLockReadGuard<'_, State> {
 fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
     state.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        container::{Container, Place},
+        disk,
+        document::Document,
+        ttl::Lifetimes,
+    };
+
+    fn container() -> Arc<Container> {
+        let place = Place {
+            id: "c".into(),
+            database: "db".into(),
+            database_number: 1,
+            number: 2,
+            ts: 0,
+            partitions: 1,
+        };
+        let properties = json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash"}});
+        let properties = properties.as_object().expect("an object").clone();
+        Arc::new(Container::new(place, properties).expect("valid"))
+    }
+
+    fn creation(container: &Arc<Container>, id: &str) -> Transaction {
+        let members = json!({"id": id, "k": "t"});
+        let members = members.as_object().expect("an object").clone();
+        let document = Document::new(members).expect("valid");
+        Transaction {
+            container: Arc::clone(container),
+            partition: container
+                .partition_key
+                .value(vec![json!("t")])
+                .expect("valid"),
+            steps: vec![Step::new(Change::Create(document))],
+        }
+    }
+
+    fn ids(replica: &Replica, container: &Container) -> Vec<String> {
+        let state = replica.read();
+        let items = state
+            .tables
+            .get(&container.number)
+            .into_iter()
+            .flat_map(|table| &table.items);
+        items
+            .filter(|(_, item)| item.visible(Lifetimes::now(container)).is_some())
+            .map(|(key, _)| key.id.clone())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_on_disk_is_neither_acknowledged_nor_seen() {
+        let (disk, state, fails) = disk::tests::failing(1);
+        let replica = Replica::on_disk(0, state, disk);
+        let container = container();
+        replica
+            .transact(creation(&container, "a"))
+            .await
+            .expect("the disk is good");
+        fails.store(true, Ordering::SeqCst);
+        let refused = replica.transact(creation(&container, "b")).await;
+        assert!(
+            matches!(
+                &refused,
+                Err(Rejected {
+                    error: WriteError::Disk(_),
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        assert_eq!(
+            (ids(&replica, &container), replica.read().applied),
+            (vec!["a".into()], 1)
+        );
+        assert_eq!(replica.read().log.len(), 1, "and it goes nowhere");
+        fails.store(false, Ordering::SeqCst);
+        assert!(
+            replica.transact(creation(&container, "c")).await.is_err(),
+            "once is enough"
+        );
+        replica.close().await;
+    }
+}

@@ -102,7 +102,7 @@ pub(crate) struct Rejected {
 
 /// A step decided, but not yet applied.
 enum Decision {
-    Write { record: Record, created: bool },
+    Write { record: Arc<Record>, created: bool },
     Read(Arc<Record>),
 }
 
@@ -142,7 +142,7 @@ impl Staged<'_> {
                 Ok(Decision::Read(record)) => decided.push(Ok(record)),
                 Ok(Decision::Write { record, created }) => {
                     decided.push(Err((context.pending.len(), created)));
-                    context.pending.push(Arc::new(record));
+                    context.pending.push(record);
                 }
                 Err(error) => {
                     return Err(Rejected {
@@ -232,7 +232,7 @@ impl Staged<'_> {
             }
             Change::Dismiss { loser, .. } => {
                 return Ok(Decision::Write {
-                    record: self.dismissal(context, &key, loser)?,
+                    record: Arc::new(self.dismissal(context, &key, loser)?),
                     created: false,
                 });
             }
@@ -284,7 +284,7 @@ impl Staged<'_> {
             record.body = Some(body);
         }
         Ok(Decision::Write {
-            record,
+            record: Arc::new(record),
             created: visible.is_none(),
         })
     }
