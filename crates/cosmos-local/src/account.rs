@@ -63,6 +63,8 @@ pub enum Availability {
     Refusing,
     /// Every request is answered with 503.
     Failing,
+    /// Connections are accepted, and no request is ever answered.
+    Silent,
 }
 
 /// How the write region moves.
@@ -163,7 +165,7 @@ impl Account {
         let status = |(index, region): (usize, &Region)| RegionStatus {
             name: region.name.clone(),
             endpoint: gateway::endpoint(region.listener.port()),
-            online: region.listener.is_online() && !gateway.is_failing(index),
+            online: region.listener.is_online() && gateway.is_answering(index),
             writable: gateway.is_writable(index),
         };
         self.inner.regions.iter().enumerate().map(status).collect()
@@ -194,9 +196,7 @@ impl Account {
     ) -> Result<(), ControlError> {
         let index = self.index(name)?;
         let region = &self.inner.regions[index];
-        self.inner
-            .gateway
-            .set_failing(index, availability == Availability::Failing);
+        self.inner.gateway.set_availability(index, availability);
         if availability == Availability::Refusing {
             region.listener.stop().await;
             return Ok(());

@@ -17,7 +17,7 @@
 //! - [`account`]: the handle by which all of it is driven.
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined
-//! functions, the all-versions change feed, deleting by partition key, changing an offer, Entra ID tokens, merging
+//! functions, deleting by partition key, changing an offer, Entra ID tokens, merging
 //! partition key ranges. The regions of an account are chosen when it is created.
 //!
 //! ```

@@ -7,7 +7,10 @@ use azure_data_cosmos::{
     clients::ContainerClient,
     feed::{ContinuationToken, FeedScope},
     models::{ContainerProperties, PartitionKeyDefinition},
-    options::{ChangeFeedOptions, ChangeFeedStartFrom, ItemWriteOptions, Precondition, Region},
+    options::{
+        ChangeFeedMode, ChangeFeedOptions, ChangeFeedStartFrom, ItemWriteOptions, MaxItemCountHint,
+        Precondition, QueryOptions, Region,
+    },
 };
 use cosmos_local::{
     Account, CosmosLocal, EMULATOR_KEY, Failover, LinkState, RegionConfig, WriteMode,
@@ -478,5 +481,78 @@ async fn items_are_patched_in_batches_and_with_hierarchical_keys() {
         !matches!(&outcome, Ok(done) if done.status().is_success() && u16::from(done.status().status_code()) == 200)
     );
     read(&orders, "b").await.unwrap();
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn all_versions_and_deletes_are_read_over_a_split() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    put(&orders, "before").await;
+    let options = ChangeFeedOptions::default().with_mode(ChangeFeedMode::AllVersionsAndDeletes);
+    let mut pages = orders
+        .query_change_feed::<Value>(
+            FeedScope::full_container(),
+            ChangeFeedStartFrom::Now,
+            Some(options),
+        )
+        .await
+        .unwrap();
+    assert!(pages.next().await.unwrap().unwrap().items().is_empty());
+    put(&orders, "a").await;
+    account.split_partition("shop", "orders", "0").unwrap();
+    put(&orders, "a").await;
+    orders.delete_item("t1", "a", None).await.unwrap();
+    let (mut seen, mut empty) = (Vec::new(), 0);
+    while empty < 2 {
+        let page = pages.next().await.unwrap().unwrap();
+        empty = if page.items().is_empty() {
+            empty + 1
+        } else {
+            0
+        };
+        let operations = page
+            .items()
+            .iter()
+            .map(|item| format!("{:?}", item.operation_type()));
+        seen.extend(operations);
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert!(
+        seen[0].contains("Create") && seen[1].contains("Replace") && seen[2].contains("Delete"),
+        "{seen:?}"
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_query_goes_on_while_the_container_splits() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    for n in 0..40 {
+        let (id, tenant) = (format!("o-{n:02}"), format!("t{n}"));
+        let order = json!({"id": id, "tenant": tenant});
+        orders.upsert_item(&tenant, &id, order, None).await.unwrap();
+    }
+    let options =
+        QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(7.try_into().unwrap()));
+    let mut items = orders
+        .query_items::<Value>(
+            Query::from("SELECT * FROM c"),
+            FeedScope::full_container(),
+            Some(options),
+        )
+        .await
+        .unwrap();
+    let mut ids = Vec::new();
+    while let Some(item) = items.next().await {
+        ids.push(item.unwrap()["id"].as_str().unwrap().to_owned());
+        if ids.len() == 10 {
+            account.split_partition("shop", "orders", "0").unwrap();
+        }
+    }
+    ids.sort();
+    let expected: Vec<String> = (0..40).map(|n| format!("o-{n:02}")).collect();
+    assert_eq!(ids, expected);
     account.shutdown().await;
 }

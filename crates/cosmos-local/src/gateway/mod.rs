@@ -7,7 +7,7 @@
 //! - [`documents`]: the items of a container,
 //! - [`batch`]: many operations in one request,
 //! - [`conflicts`]: the conflict feed,
-//! - [`feed`]: the change feed,
+//! - [`feed`]: the change feed, [`versions`]: its mode of all versions and deletes,
 //! - [`query`]: queries and query plans.
 
 mod account;
@@ -19,6 +19,7 @@ mod listener;
 mod query;
 mod reply;
 mod request;
+mod versions;
 
 use std::{
     sync::{
@@ -30,10 +31,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    RegionConfig, WriteMode,
+    Availability, RegionConfig, WriteMode,
     auth::{MasterKey, Signed},
     budget::Budget,
     charge,
@@ -70,8 +71,7 @@ struct Region {
     name: String,
     port: AtomicU16,
     replica: Arc<Replica>,
-    /// Whether every request is answered with 503.
-    is_failing: AtomicBool,
+    availability: watch::Sender<Availability>,
     budget: Budget,
 }
 
@@ -100,7 +100,7 @@ impl Gateway {
             name: config.name.clone(),
             port: AtomicU16::new(config.port),
             replica,
-            is_failing: AtomicBool::new(false),
+            availability: watch::channel(Availability::Online).0,
             budget: Budget::default(),
         };
         Self {
@@ -126,14 +126,12 @@ impl Gateway {
         self.is_frozen.store(frozen, Ordering::SeqCst);
     }
 
-    pub(crate) fn set_failing(&self, region: usize, failing: bool) {
-        self.regions[region]
-            .is_failing
-            .store(failing, Ordering::Relaxed);
+    pub(crate) fn set_availability(&self, region: usize, availability: Availability) {
+        self.regions[region].availability.send_replace(availability);
     }
 
-    pub(crate) fn is_failing(&self, region: usize) -> bool {
-        self.regions[region].is_failing.load(Ordering::Relaxed)
+    pub(crate) fn is_answering(&self, region: usize) -> bool {
+        *self.regions[region].availability.borrow() == Availability::Online
     }
 
     pub(crate) fn limit_throughput(&self, region: usize, per_second: Option<u32>) {
@@ -195,11 +193,18 @@ impl Gateway {
     async fn enter(&self, door: Door, request: &Request) -> Result<Reply, ApiError> {
         match door {
             Door::Account => self.route(self.hub(), request).await,
-            Door::Region(region) if self.is_failing(region) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the region is out of order",
-            )),
-            Door::Region(region) => self.route(region, request).await,
+            Door::Region(region) => {
+                let availability = *self.regions[region].availability.borrow();
+                match availability {
+                    Availability::Online => self.route(region, request).await,
+                    // A request that came in right before the connections were dropped is not answered either.
+                    Availability::Silent | Availability::Refusing => std::future::pending().await,
+                    Availability::Failing => Err(ApiError::new(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the region is out of order",
+                    )),
+                }
+            }
         }
     }
 

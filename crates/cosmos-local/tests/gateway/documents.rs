@@ -808,3 +808,92 @@ async fn batches_of_the_dotnet_sdk_are_answered_in_kind() {
     assert_eq!((done.0, statuses), (207, vec![201, 409]));
     account.shutdown().await;
 }
+
+#[tokio::test]
+async fn all_versions_and_deletes_are_read_in_their_order() {
+    let (account, items) = container(with("defaultTtl", json!(-1))).await;
+    let k = key("t");
+    let mode = [("a-im", "Full-Fidelity Feed"), ("x-ms-max-item-count", "2")];
+    let read = async |after: Option<&str>, more: &[(&str, &str)]| {
+        let mut headers = [&mode[..], more].concat();
+        if let Some(after) = after {
+            headers.push(("if-none-match", after));
+        }
+        items.send("GET", "docs", "", &headers, None).await
+    };
+    assert_eq!(read(None, &[]).await.status, 400, "not from the beginning");
+    let date = ("if-modified-since", "Thu, 06 Aug 2026 10:00:00 GMT");
+    assert_eq!(
+        read(Some("*"), &[date]).await.status,
+        400,
+        "nor from a time"
+    );
+    items.upsert(&k, &json!({"id": "before", "k": "t"})).await;
+    let now = read(Some("*"), &[]).await;
+    assert_eq!(now.status, 304);
+
+    items
+        .upsert(&k, &json!({"id": "a", "k": "t", "n": 1}))
+        .await;
+    items
+        .upsert(&k, &json!({"id": "a", "k": "t", "n": 2}))
+        .await;
+    items.delete(&k, "a").await;
+    items
+        .upsert(&k, &json!({"id": "brief", "k": "t", "ttl": 1}))
+        .await;
+    let drain = async || {
+        let (mut rows, mut after) = (Vec::new(), now.header("etag").to_owned());
+        loop {
+            let page = read(Some(&after), &[]).await;
+            after = page.header("etag").to_owned();
+            if page.status == 304 {
+                return rows;
+            }
+            rows.extend(page.documents().to_vec());
+        }
+    };
+    eventually("the expiry is in the feed", async || {
+        drain().await.len() == 5
+    })
+    .await;
+    let rows = drain().await;
+    let seen: Vec<(&Value, &Value)> = rows
+        .iter()
+        .map(|row| (&row["metadata"]["operationType"], &row["current"]["n"]))
+        .collect();
+    let null = Value::Null;
+    assert_eq!(
+        seen,
+        [
+            (&json!("create"), &json!(1)),
+            (&json!("replace"), &json!(2)),
+            (&json!("delete"), &null),
+            (&json!("create"), &null),
+            (&json!("delete"), &null),
+        ]
+    );
+    for pair in rows[..3].windows(2) {
+        assert_eq!(
+            pair[1]["metadata"]["previousImageLSN"],
+            pair[0]["metadata"]["lsn"]
+        );
+    }
+    assert_eq!(
+        (
+            &rows[2]["metadata"]["id"],
+            &rows[2]["metadata"]["partitionKey"]
+        ),
+        (&json!("a"), &json!({"k": "t"}))
+    );
+    let expired: Vec<&Value> = rows
+        .iter()
+        .map(|row| &row["metadata"]["timeToLiveExpired"])
+        .collect();
+    assert_eq!(expired, [false, false, false, false, true]);
+    assert!(
+        rows.iter()
+            .all(|row| row["metadata"]["crts"].as_u64().unwrap() > 0)
+    );
+    account.shutdown().await;
+}

@@ -146,6 +146,13 @@ async fn a_region_can_refuse_connections_or_answer_that_it_is_unavailable() {
         200,
         "the account's own endpoint stays"
     );
+    account
+        .set_availability(REGIONS[0], Availability::Silent)
+        .await
+        .unwrap();
+    let impatient = raw[0].send("GET", "", &[], None);
+    let answer = tokio::time::timeout(Duration::from_millis(50), impatient).await;
+    assert!(answer.is_err(), "connected, and never answered");
     // Replication does not depend on clients.
     put(&items[1], "b", json!({})).await;
     settled(&account).await;
