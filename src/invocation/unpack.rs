@@ -2,7 +2,7 @@
 //!
 //! Most of what the handler does with a change feed batch is to take it out of the two strings that the host packs it into,
 //! where every quotation mark of the batch is four characters. `serde_json` would do, but it is made for strings with few
-//! escapes; this reads the same strings in about a third of the time. A property test holds the two together.
+//! escapes. A property test holds the two together.
 
 use std::borrow::Cow;
 
@@ -25,31 +25,51 @@ pub(super) fn unpack(json: &str) -> Cow<'_, str> {
     text
 }
 
+/// The bytes that stand for themselves in a JSON string: all but control characters, `"` and `\\`.
+const PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        plain[control] = false;
+        control += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};
+
 /// The value of a JSON string literal; `None` when the text is anything else.
 fn string(json: &str) -> Option<String> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
-    // No escape is shorter than what it stands for.
-    let mut value = Vec::with_capacity(inner.len());
+    // No escape is shorter than what it stands for, so this never grows.
+    let mut value = vec![0; inner.len()];
+    let mut length = 0;
     let mut rest = inner.iter();
     while let Some(&byte) = rest.next() {
-        match byte {
-            b'\\' => match *rest.next()? {
-                escaped @ (b'"' | b'\\' | b'/') => value.push(escaped),
-                b'b' => value.push(0x08),
-                b'f' => value.push(0x0c),
-                b'n' => value.push(b'\n'),
-                b'r' => value.push(b'\r'),
-                b't' => value.push(b'\t'),
+        let byte = if PLAIN[usize::from(byte)] {
+            byte
+        } else if byte == b'\\' {
+            match *rest.next()? {
+                escaped @ (b'"' | b'\\' | b'/') => escaped,
+                b'b' => 0x08,
+                b'f' => 0x0c,
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
                 b'u' => {
                     let character = character(&mut rest)?;
-                    value.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    length += character.encode_utf8(&mut value[length..]).len();
+                    continue;
                 }
                 _ => return None,
-            },
-            b'"' | 0..=0x1f => return None,
-            _ => value.push(byte),
-        }
+            }
+        } else {
+            return None;
+        };
+        value[length] = byte;
+        length += 1;
     }
+    value.truncate(length);
     String::from_utf8(value).ok()
 }
 

@@ -35,7 +35,7 @@ const RESTARTING_PERCENT: u64 = 2;
 const LIVE_PERCENT: u64 = 20;
 
 /// Schedules at the same time.
-const WORKERS: usize = 2;
+const WORKERS: usize = 8;
 
 const STEPS: usize = 24;
 const ITEMS: usize = 5;

@@ -7,7 +7,7 @@
 //! - [`documents`]: the items of a container,
 //! - [`batch`]: many operations in one request,
 //! - [`conflicts`]: the conflict feed,
-//! - [`feed`]: the change feed,
+//! - [`feed`]: the change feed, [`versions`]: its mode of all versions and deletes,
 //! - [`query`]: queries and query plans,
 //! - [`scan`]: the items that a query looks at.
 
@@ -25,21 +25,22 @@ mod request;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    RegionConfig, WriteMode,
+    Availability, RegionConfig, WriteMode,
     auth::{MasterKey, Signed},
     budget::Budget,
     charge,
@@ -76,8 +77,7 @@ struct Region {
     name: String,
     port: AtomicU16,
     replica: Arc<Replica>,
-    /// Whether every request is answered with 503.
-    is_failing: AtomicBool,
+    availability: watch::Sender<Availability>,
     budget: Budget,
 }
 
@@ -87,8 +87,6 @@ pub(crate) struct Gateway {
     metadata: Metadata,
     regions: Vec<Region>,
     write_mode: WriteMode,
-    /// The region that takes the writes, where only one does.
-    hub: AtomicUsize,
     /// Whether no region takes writes, because the hub is about to move.
     is_frozen: AtomicBool,
     /// Physical partitions of a new container.
@@ -108,7 +106,7 @@ impl Gateway {
             name: config.name.clone(),
             port: AtomicU16::new(config.port),
             replica,
-            is_failing: AtomicBool::new(false),
+            availability: watch::channel(Availability::Online).0,
             budget: Budget::default(),
         };
         Self {
@@ -116,7 +114,6 @@ impl Gateway {
             metadata,
             regions: regions.iter().zip(replicas).map(region).collect(),
             write_mode,
-            hub: AtomicUsize::new(0),
             is_frozen: AtomicBool::new(false),
             partitions,
         }
@@ -128,25 +125,19 @@ impl Gateway {
 
     /// The region that takes the writes of a single-write account, and expires items in any.
     pub(crate) fn hub(&self) -> usize {
-        self.hub.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn set_hub(&self, region: usize) {
-        self.hub.store(region, Ordering::SeqCst);
+        self.metadata.hub()
     }
 
     pub(crate) fn freeze(&self, frozen: bool) {
         self.is_frozen.store(frozen, Ordering::SeqCst);
     }
 
-    pub(crate) fn set_failing(&self, region: usize, failing: bool) {
-        self.regions[region]
-            .is_failing
-            .store(failing, Ordering::Relaxed);
+    pub(crate) fn set_availability(&self, region: usize, availability: Availability) {
+        self.regions[region].availability.send_replace(availability);
     }
 
-    pub(crate) fn is_failing(&self, region: usize) -> bool {
-        self.regions[region].is_failing.load(Ordering::Relaxed)
+    pub(crate) fn is_answering(&self, region: usize) -> bool {
+        *self.regions[region].availability.borrow() == Availability::Online
     }
 
     pub(crate) fn limit_throughput(&self, region: usize, per_second: Option<u32>) {
@@ -208,11 +199,18 @@ impl Gateway {
     async fn enter(&self, door: Door, request: &Request) -> Result<Reply, ApiError> {
         match door {
             Door::Account => self.route(self.hub(), request).await,
-            Door::Region(region) if self.is_failing(region) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the region is out of order",
-            )),
-            Door::Region(region) => self.route(region, request).await,
+            Door::Region(region) => {
+                let availability = *self.regions[region].availability.borrow();
+                match availability {
+                    Availability::Online => self.route(region, request).await,
+                    // A request that came in right before the connections were dropped is not answered either.
+                    Availability::Silent | Availability::Refusing => std::future::pending().await,
+                    Availability::Failing => Err(ApiError::new(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the region is out of order",
+                    )),
+                }
+            }
         }
     }
 

@@ -74,6 +74,48 @@ impl Raw {
         headers: Headers<'_>,
         body: Option<&Value>,
     ) -> Result<Answer, reqwest::Error> {
+        let body = body.map(|body| body.to_string().into_bytes());
+        let response = self.request(method, path, headers, body).await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await?;
+        let substatus = headers
+            .get("x-ms-substatus")
+            .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+        Ok(Answer {
+            status,
+            substatus,
+            headers,
+            body: if text.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_str(&text).unwrap()
+            },
+        })
+    }
+
+    /// Status and body of a request whose body and answer are not JSON.
+    pub(crate) async fn send_bytes(
+        &self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: Vec<u8>,
+    ) -> (u16, Vec<u8>) {
+        let response = self
+            .request(method, path, headers, Some(body))
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        (status, response.bytes().await.unwrap().to_vec())
+    }
+
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: Option<Vec<u8>>,
+    ) -> Result<reqwest::Response, reqwest::Error> {
         let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let (kind, link) = match segments.as_slice() {
             [] => ("", String::new()),
@@ -111,24 +153,9 @@ impl Raw {
             request = request.header(*name, *value);
         }
         if let Some(body) = body {
-            request = request.body(body.to_string());
+            request = request.body(body);
         }
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await?;
-        let substatus = headers
-            .get("x-ms-substatus")
-            .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
-        Ok(Answer {
-            status,
-            substatus,
-            headers,
-            body: if text.is_empty() {
-                Value::Null
-            } else {
-                serde_json::from_str(&text).unwrap()
-            },
-        })
+        request.send().await
     }
 
     pub(crate) async fn send(
