@@ -2,10 +2,12 @@
 // beside the web client that says where the functions of each region are.
 const stamps = JSON.parse(process.env.STAMPS);
 
+const line = ({ region, resourceGroup, app, storage, url }) => [region, resourceGroup, app, storage, url].join("\t");
+const address = ({ region, url }) => ({ name: region, functions: url });
+
 const forms = {
-  lines: () =>
-    stamps.map(({ region, resourceGroup, app, storage, url }) => [region, resourceGroup, app, storage, url].join("\t")).join("\n"),
-  client: () => JSON.stringify({ regions: stamps.map(({ region, url }) => ({ name: region, functions: url })) }, null, 2),
+  lines: () => stamps.map(line).join("\n"),
+  client: () => JSON.stringify({ regions: stamps.map(address) }, null, 2),
 };
 
 console.log(forms[process.argv[2]]());
