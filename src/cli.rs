@@ -1,6 +1,6 @@
 //! The command line: what can be typed, and what is done then.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -9,6 +9,7 @@ use geo_events::{
     handler::Handler,
     logging, package, provision,
     settings::{Listen, Settings},
+    smoke,
 };
 
 use crate::stop::{self, Reason};
@@ -23,10 +24,15 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Bring the whole multi-region system up on this machine, until Ctrl-C
+    #[cfg(feature = "local")]
+    Up(geo_events::local::UpArgs),
     /// Run the functions: what a Functions host starts as its custom handler
     Serve,
     /// Write the deployable script root: host.json, the functions and the executable
     Package(PackageArgs),
+    /// Test a running system as its clients use it: write, read, and see what is pushed
+    Smoke(SmokeArgs),
     /// Create the database and its containers in an emulator; what exists stays as it is
     Provision(ProvisionArgs),
 }
@@ -51,6 +57,17 @@ struct PackageArgs {
 }
 
 #[derive(Debug, Args)]
+struct SmokeArgs {
+    /// Function App of a region, such as https://app.azurewebsites.net; several regions are tested together
+    #[arg(long = "url", value_name = "URL", required = true)]
+    urls: Vec<reqwest::Url>,
+
+    /// Longest wait for a step, in seconds; a Function App that has been idle takes its time to wake
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=600))]
+    patience: u64,
+}
+
+#[derive(Debug, Args)]
 struct ProvisionArgs {
     /// AccountEndpoint=…;AccountKey=…; of the account
     #[arg(long, env = "CosmosDBConnection", hide_env_values = true)]
@@ -70,8 +87,11 @@ impl Cli {
     /// Does what was typed.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
         match self.command {
+            #[cfg(feature = "local")]
+            Command::Up(args) => up(args),
             Command::Serve => runtime()?.block_on(serve()),
             Command::Package(args) => package(args),
+            Command::Smoke(args) => runtime()?.block_on(smoke(args)),
             Command::Provision(args) => runtime()?.block_on(provision(args)),
         }
     }
@@ -83,6 +103,18 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")
+}
+
+#[cfg(feature = "local")]
+fn up(args: geo_events::local::UpArgs) -> anyhow::Result<Outcome> {
+    logging::start_beside_output()?;
+    // All regions share these threads, as many as there are cores.
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        let mut stop = stop::Stop::listen(false)?;
+        Box::pin(geo_events::local::run(args, stop.requested())).await
+    })?;
+    Ok(Outcome::Done)
 }
 
 async fn serve() -> anyhow::Result<Outcome> {
@@ -136,6 +168,16 @@ fn package(args: PackageArgs) -> anyhow::Result<Outcome> {
     if let Some(zip) = &written.zip {
         println!("wrote {}", zip.display());
     }
+    Ok(Outcome::Done)
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+async fn smoke(args: SmokeArgs) -> anyhow::Result<Outcome> {
+    let report = |passed: smoke::Passed| {
+        let ms = passed.elapsed.as_millis();
+        println!("ok {}: {} ({ms} ms)", passed.region, passed.step);
+    };
+    smoke::run(&args.urls, Duration::from_secs(args.patience), report).await?;
     Ok(Outcome::Done)
 }
 

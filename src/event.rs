@@ -47,6 +47,21 @@ pub struct Event<'a> {
     pub time: Cow<'a, str>,
 }
 
+/// How the id of a device begins that exists for a test of a running system only.
+pub const SMOKE_DEVICES: &str = "smoke-";
+
+/// How long what is stored of such a device lives, in seconds: long enough to look at after a test that failed.
+const SMOKE_TIME_TO_LIVE: u32 = 3600;
+
+/// The `ttl` of what is stored of a device, in seconds; `None` is for ever.
+///
+/// The container's own default has to be on for it to have an effect: see [`provision`](crate::provision).
+pub fn time_to_live(device_id: &str) -> Option<u32> {
+    device_id
+        .starts_with(SMOKE_DEVICES)
+        .then_some(SMOKE_TIME_TO_LIVE)
+}
+
 impl Event<'_> {
     /// The same event with text of its own.
     pub fn into_owned(self) -> Event<'static> {

@@ -11,12 +11,15 @@
 //! `src/WebJobs.Script/Workers/MessageExtensions/ScriptInvocationContextExtensions.cs`,
 //! `src/WebJobs.Script/Extensions/HttpRequestExtensions.cs`.
 
+mod unpack;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use self::unpack::unpack;
 use crate::{
     pairs::Pairs,
     problem::{PROBLEM_JSON, Problem},
@@ -25,9 +28,6 @@ use crate::{
 /// Most bytes of one invocation. A page of the change feed has at most 4 MB of documents; writing it as a string inside
 /// a string makes at most four bytes of one, and the host's envelope comes on top.
 pub const MAX_INVOCATION: usize = 20 * 1024 * 1024;
-
-/// How often JSON may be packed into strings. The host packs at most twice; one more is tolerated.
-const MAX_PACKINGS: usize = 3;
 
 /// Media type of every JSON body that is not a [`Problem`].
 pub const JSON: &str = "application/json; charset=utf-8";
@@ -114,25 +114,6 @@ impl Structured<'_> {
             source,
         })
     }
-}
-
-/// Parses strings as JSON until something else than a string appears, at most [`MAX_PACKINGS`] times. Text that is not
-/// JSON is left as it is, for the reader of the value to complain about.
-fn unpack(json: &str) -> Cow<'_, str> {
-    let mut text = Cow::Borrowed(json.trim_ascii());
-    for _ in 0..MAX_PACKINGS {
-        if !text.starts_with('"') {
-            break;
-        }
-        match serde_json::from_str::<String>(&text) {
-            Ok(inner) => text = Cow::Owned(inner),
-            Err(_) => break,
-        }
-        if text.trim_ascii().len() != text.len() {
-            text = Cow::Owned(text.trim_ascii().to_owned());
-        }
-    }
-    text
 }
 
 /// The value of an `httpTrigger` binding, `Data.<name>`.

@@ -18,6 +18,10 @@
 //!
 //! - [`package`]: the deployable script root
 //! - [`provision`]: database and containers of an emulator
+//! - [`smoke`]: the test of a system that runs
+//!
+//! And, with the feature `local`, `local`: the whole multi-region system on one machine. All else knows nothing of it and
+//! builds without it.
 //!
 //! It is not a Functions host, and it stores nothing itself.
 
@@ -27,6 +31,8 @@ pub mod event;
 pub mod functions;
 pub mod handler;
 pub mod invocation;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod logging;
 pub mod measurement;
 pub mod names;
@@ -35,3 +41,4 @@ mod pairs;
 pub mod problem;
 pub mod provision;
 pub mod settings;
+pub mod smoke;

@@ -1,5 +1,6 @@
-//! Logs: lines on stdout, which the Functions host takes as information. (A line on stderr would be an error to it,
-//! see `Azure/azure-functions-host: src/WebJobs.Script/Workers/ProcessManagement/WorkerProcess.cs`.)
+//! Logs. The handler's are lines on stdout, which the Functions host takes as information. (A line on stderr would be an
+//! error to it, see `Azure/azure-functions-host: src/WebJobs.Script/Workers/ProcessManagement/WorkerProcess.cs`.) A command
+//! that prints a result logs on stderr.
 
 use std::{io, str::FromStr};
 
@@ -10,6 +11,9 @@ use tracing_subscriber::{
 
 /// What is logged when `RUST_LOG` does not say. The server's own start and stop are in the handler's lines already.
 const DEFAULT_FILTER: &str = "info,actix_server=warn";
+
+/// The same for a command that prints a result: what goes wrong, and what the command itself has to say.
+const DEFAULT_FILTER_BESIDE_OUTPUT: &str = "warn,geo_events::local=info";
 
 /// Why logging cannot start.
 #[derive(Debug, Error)]
@@ -46,21 +50,36 @@ impl FromStr for Format {
     }
 }
 
-/// Starts logging as `LOG_FORMAT` and `RUST_LOG` say.
+/// Starts logging on stdout as `LOG_FORMAT` and `RUST_LOG` say.
 ///
 /// # Errors
 /// See [`LoggingError`].
 pub fn start() -> Result<(), LoggingError> {
+    start_on(io::stdout, DEFAULT_FILTER)
+}
+
+/// The same on stderr, for a command whose stdout is its result; quieter where `RUST_LOG` does not say.
+///
+/// # Errors
+/// See [`LoggingError`].
+pub fn start_beside_output() -> Result<(), LoggingError> {
+    start_on(io::stderr, DEFAULT_FILTER_BESIDE_OUTPUT)
+}
+
+fn start_on<W>(writer: W, default_filter: &str) -> Result<(), LoggingError>
+where
+    W: for<'w> fmt::MakeWriter<'w> + Send + Sync + 'static,
+{
     let variable = |name| std::env::var(name).unwrap_or_default();
     let format: Format = variable("LOG_FORMAT").parse()?;
     let filter = variable("RUST_LOG");
     let filter: Targets = if filter.is_empty() {
-        DEFAULT_FILTER
+        default_filter
     } else {
         &filter
     }
     .parse()?;
-    let lines = fmt::layer().with_writer(io::stdout).with_ansi(false);
+    let lines = fmt::layer().with_writer(writer).with_ansi(false);
     match format {
         Format::Compact => registry().with(filter).with(lines.compact()).try_init()?,
         Format::Json => registry()

@@ -52,9 +52,10 @@ pub async fn run(connection_string: &str) -> Result<(), ProvisionError> {
     for (name, partition_key) in CONTAINERS {
         let mut properties =
             ContainerProperties::new(name, PartitionKeyDefinition::from(partition_key));
-        if name == LEASES {
-            // The feed processor locks with documents that expire, which takes a time to live that is on without a
-            // default (`Azure/azure-webjobs-sdk-extensions` creates its lease container in the same way).
+        if name != QUARANTINE {
+            // On without a default: documents live for ever, but for those that say how long. The feed processor locks with
+            // documents that expire (`Azure/azure-webjobs-sdk-extensions` creates its lease container in the same way), and
+            // what smoke tests leave behind expires.
             properties = properties.with_default_ttl(TimeToLive::NoDefault);
         }
         created(

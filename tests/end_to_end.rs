@@ -120,13 +120,123 @@ async fn events_of_one_region_reach_every_browser_once_and_every_reader() {
         assert_eq!(missed.len(), EVENTS, "each event is in the feed once");
         assert_eq!(ids(&missed), written);
     }
+    // What were pushed twice would come before what is written now.
+    write(up.functions(0), "marker").await;
     for console in &consoles {
-        assert_eq!(
-            console.next(std::time::Duration::ZERO),
-            None,
-            "nothing is pushed twice"
-        );
+        assert_eq!(console.ids(1), ["marker"], "nothing is pushed twice");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_keeps_what_was_accepted() {
+    let data = tempfile::tempdir().expect("a folder");
+    let folder = data.path().to_str().expect("a path in UTF-8");
+    let args = ["--regions", "West US,North Europe", "--data", folder];
+    let up = Up::start(&args);
+    let (_, token) = changes(up.functions(1), "now".to_owned()).await;
+    write(up.functions(0), "before").await;
+    // Killed, not stopped: an answer of 201 has to be enough.
+    up.kill();
+
+    let up = Up::start(&args);
+    write(up.functions(0), "after").await;
+    let both = BTreeSet::from(["before".to_owned(), "after".to_owned()]);
+    eventually_async(
+        "the other region has both events behind the old token",
+        async || {
+            let (events, _) = changes(up.functions(1), token.clone()).await;
+            assert!(ids(&events).is_subset(&both), "nothing else: {events:?}");
+            (ids(&events) == both).then_some(())
+        },
+    )
+    .await
+    .expect("they arrive");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_only_gives_what_func_start_needs() {
+    let up = Up::start(&["--regions", "West US", "--services-only"]);
+    assert!(up.ready["regions"][0].get("functions").is_none());
+    assert!(up.children().is_empty(), "no handler");
+    let settings = &up.ready["settings"];
+    let connection = settings["CosmosDBConnection"]
+        .as_str()
+        .expect("a connection string");
+    let cosmos = geo_events::cosmos::connect(connection, &["West US".to_owned()])
+        .await
+        .expect("the account answers");
+    for (container, _) in geo_events::provision::CONTAINERS {
+        cosmos
+            .container(geo_events::names::DATABASE, container)
+            .await
+            .expect("the containers are there");
+    }
+    let signalr = settings["AzureSignalRConnectionString"]
+        .as_str()
+        .expect("a connection string");
+    let endpoint = signalr
+        .split(';')
+        .find_map(|part| part.strip_prefix("Endpoint="))
+        .expect("an endpoint");
+    let health = reqwest::get(format!("{endpoint}/api/health"))
+        .await
+        .expect("SignalR answers");
+    assert_eq!(health.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smoke_test_passes_here_and_says_what_is_broken() {
+    let up = Up::start(&["--regions", "West US,North Europe"]);
+    let smoke = |urls: &[&str], patience: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_geo-events"));
+        command.args(["smoke", "--patience", patience]);
+        for url in urls {
+            command.args(["--url", url]);
+        }
+        let output = command.output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let both = [up.functions(0), up.functions(1)];
+    let (passed, out, err) = smoke(&both, "60");
+    assert!(passed, "{out}{err}");
+    assert_eq!(out.matches(": push (").count(), 2, "{out}");
+
+    let answer = reqwest::Client::new()
+        .put(up.control("links/West US/North Europe"))
+        .json(&json!({"state": "cut"}))
+        .send()
+        .await
+        .expect("the control API answers");
+    assert_eq!(answer.status(), StatusCode::OK);
+    let (passed, _, err) = smoke(&both, "2");
+    assert!(!passed);
+    assert!(
+        err.contains(&format!("{}: push: not within 2 s", up.functions(1))),
+        "{err}"
+    );
+
+    let (passed, _, err) = smoke(&[&up.control("nothing")], "2");
+    assert!(!passed);
+    assert!(err.contains("health: answered 404"), "{err}");
+}
+
+async fn write(functions: &str, id: &str) {
+    let answer = reqwest::Client::new()
+        .post(format!("{functions}/api/WriteEvent"))
+        .json(&json!({"id": id, "deviceId": "device-1", "value": 1}))
+        .send()
+        .await
+        .expect("the host answers");
+    assert_eq!(
+        answer.status(),
+        StatusCode::CREATED,
+        "every region accepts writes at any time"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,19 +254,6 @@ async fn a_cut_region_goes_on_alone_and_catches_up_when_healed() {
                 .expect("the control API answers");
             assert_eq!(answer.status(), StatusCode::OK);
         }
-    };
-    let write = async |functions: &str, id: &str| {
-        let answer = client
-            .post(format!("{functions}/api/WriteEvent"))
-            .json(&json!({"id": id, "deviceId": "device-1", "value": 1}))
-            .send()
-            .await
-            .expect("the host answers");
-        assert_eq!(
-            answer.status(),
-            StatusCode::CREATED,
-            "both halves of a cut system accept writes"
-        );
     };
 
     let (_, token) = changes(&north, "now".to_owned()).await;
@@ -187,7 +284,7 @@ async fn a_cut_region_goes_on_alone_and_catches_up_when_healed() {
 async fn no_process_outlives_a_killed_up() {
     let up = Up::start(&["--regions", "West US"]);
     let functions = up.functions(0).to_owned();
-    let handlers = children_of(up.id());
+    let handlers = up.children();
     assert!(!handlers.is_empty(), "the handler is a process of its own");
     up.kill();
     eventually("the handlers are gone", || {
@@ -198,21 +295,6 @@ async fn no_process_outlives_a_killed_up() {
         reqwest::get(&functions).await.is_err(),
         "nobody listens any more"
     );
-}
-
-#[cfg(unix)]
-fn children_of(parent: u32) -> Vec<u32> {
-    let output = std::process::Command::new("ps")
-        .args(["-A", "-o", "pid=,ppid="])
-        .output()
-        .expect("ps runs");
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| {
-            let (id, of) = line.trim().split_once(' ')?;
-            (of.trim().parse() == Ok(parent)).then(|| id.parse().expect("a process id"))
-        })
-        .collect()
 }
 
 #[cfg(unix)]

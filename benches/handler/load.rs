@@ -23,6 +23,9 @@ pub(crate) struct Load {
     pub(crate) per_second: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
+    pub(crate) requests: u32,
+    /// Processor time of the server per request; the load does not know it.
+    pub(crate) cpu: Duration,
 }
 
 /// Runs the load for a while.
@@ -52,6 +55,8 @@ pub(crate) async fn run(
         per_second: latencies.len() as f64 / elapsed.as_secs_f64(),
         p50: quantile(50),
         p99: quantile(99),
+        requests: u32::try_from(latencies.len())?,
+        cpu: Duration::ZERO,
     })
 }
 

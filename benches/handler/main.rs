@@ -7,7 +7,8 @@
 //! Measured, each alternating between the two so that both see the same machine:
 //!
 //! - `WriteEvent` with an invocation of 1 KB, and `Materialized` with 100 documents of 300 bytes, as the doubly encoded
-//!   string that the host sends; at 1, 16 and 64 connections: requests per second, p50 and p99 of the latency
+//!   string that the host sends; at 1, 16 and 64 connections: requests per second, p50 and p99 of the latency, and the
+//!   server's processor time per request, which other programs on the machine disturb least
 //! - cold start: from the spawn of the process to the first answer to `GET /`
 //! - resident memory, at the start and after the load (Linux)
 //!
@@ -53,8 +54,10 @@ fn main() -> anyhow::Result<()> {
         println!("{}: {} bytes", request.function, request.body.len());
     }
 
-    println!("\n| function | connections | server | req/s | p50 µs | p99 µs | of floor |");
-    println!("| --- | ---: | --- | ---: | ---: | ---: | ---: |");
+    println!(
+        "\n| function | connections | server | req/s | of floor | p50 µs | p99 µs | CPU µs | of floor |"
+    );
+    println!("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     let servers = [Server::start(Kind::Floor)?, Server::start(Kind::Handler)?];
     let at_start = [servers[0].resident_kib()?, servers[1].resident_kib()?];
     for request in &requests {
@@ -63,12 +66,15 @@ fn main() -> anyhow::Result<()> {
             for _ in 0..ROUNDS {
                 for (server, results) in servers.iter().zip(&mut rounds) {
                     runtime.block_on(load::run(server.address(), request, connections, WARM_UP))?;
-                    results.push(runtime.block_on(load::run(
+                    let before = server.cpu_time()?;
+                    let mut result = runtime.block_on(load::run(
                         server.address(),
                         request,
                         connections,
                         MEASURE,
-                    ))?);
+                    ))?;
+                    result.cpu = (server.cpu_time()? - before) / result.requests;
+                    results.push(result);
                 }
             }
             let [floor, handler] = rounds.map(median);
@@ -122,11 +128,13 @@ fn main() -> anyhow::Result<()> {
 
 fn row(function: &str, connections: usize, server: &str, load: &Load, floor: &Load) {
     println!(
-        "| {function} | {connections} | {server} | {:.0} | {:.0} | {:.0} | {:.2} |",
+        "| {function} | {connections} | {server} | {:.0} | {:.2} | {:.0} | {:.0} | {:.1} | {:.2} |",
         load.per_second,
+        load.per_second / floor.per_second,
         load.p50.as_secs_f64() * 1e6,
         load.p99.as_secs_f64() * 1e6,
-        load.per_second / floor.per_second,
+        load.cpu.as_secs_f64() * 1e6,
+        load.cpu.as_secs_f64() / floor.cpu.as_secs_f64(),
     );
 }
 

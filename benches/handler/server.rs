@@ -24,6 +24,9 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between two looks at a server that starts: short beside the few milliseconds that are measured.
 const POLL: Duration = Duration::from_micros(100);
 
+/// Unit of processor time: `USER_HZ` is 100 on every Linux platform that Rust's standard library supports.
+const TICK: Duration = Duration::from_millis(10);
+
 /// A server in a process of its own; killed when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -91,6 +94,17 @@ impl Server {
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .context("no VmRSS")?;
         Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+
+    /// Processor time that the process has used so far, in all its threads.
+    pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .context("processor time can only be measured on Linux")?;
+        // The name in brackets may hold spaces; what follows is the third field and all later ones, see proc(5).
+        let (_, fields) = stat.rsplit_once(')').context("no name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = ticks.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(TICK * u32::try_from(ticks)?)
     }
 }
 

@@ -35,6 +35,7 @@ function apply(region, event) {
   region.runs += 2;
   const message = JSON.stringify({ type: 1, target: "console", arguments: [[event]] }) + RECORD_END;
   for (const client of region.clients.values()) {
+    if (!client.hasShakenHands) continue;
     client.write(`data: ${message}\n\n`);
     region.messages += 1;
   }
@@ -48,7 +49,9 @@ setInterval(() => {
 
 setInterval(() => {
   const ping = JSON.stringify({ type: 6 }) + RECORD_END;
-  for (const region of regions) for (const client of region.clients.values()) client.write(`data: ${ping}\n\n`);
+  for (const region of regions) {
+    for (const client of region.clients.values()) if (client.hasShakenHands) client.write(`data: ${ping}\n\n`);
+  }
 }, 10_000);
 
 function state() {
@@ -161,7 +164,11 @@ function functions(region) {
     }
     if (route === "" && request.method === "POST") {
       if ((await bodyOf(request)).includes('"protocol"')) {
-        region.clients.get(url.searchParams.get("id"))?.write(`data: {}${RECORD_END}\n\n`);
+        const client = region.clients.get(url.searchParams.get("id"));
+        if (client) {
+          client.write(`data: {}${RECORD_END}\n\n`);
+          client.hasShakenHands = true;
+        }
       }
       return send(response, 200, {}, cors);
     }

@@ -53,6 +53,9 @@ export class App {
   write: Outcome<GeoEvent> = { kind: "none" };
   read: Outcome<{ deviceId: string; region: string; rows: Maximum[] }> = { kind: "none" };
 
+  /** Looks at the control API are numbered, so that an answer that comes late does not undo one asked for later. */
+  #asked = 0;
+  #answered = 0;
   readonly #cursors = new Map<string, Cursor>();
   readonly #forever = new AbortController().signal;
 
@@ -61,15 +64,22 @@ export class App {
     readonly changed: () => void,
     /** Where the chosen region is kept. */
     readonly location: { get(): string | null; set(region: string): void },
+    /** Regions that the build has fixed; without them the page finds out. */
+    readonly fixed?: readonly control.RegionAddress[],
   ) {}
 
   /** Finds the regions, then keeps the page true for as long as it is open. */
   async run(): Promise<void> {
+    if (this.fixed) {
+      this.regions = this.fixed;
+      this.#settle();
+      return;
+    }
     let failures = 0;
     let hasControl: boolean | undefined;
     while (hasControl !== false) {
       try {
-        this.#adopt(await control.readState());
+        await this.#look();
         hasControl = true;
         failures = 0;
       } catch (error) {
@@ -77,7 +87,7 @@ export class App {
           hasControl = await this.#withoutControl();
           if (hasControl === false) break;
         } else {
-          this.trouble = `The control API does not answer as it should: ${describe(error)}`;
+          this.trouble = `The control API does not answer; trying again. ${describe(error)}`;
         }
         failures += 1;
       }
@@ -95,12 +105,24 @@ export class App {
       this.#settle();
       return false;
     } catch (error) {
-      this.trouble = `There is neither a control API nor a regions.json here: ${describe(error)}`;
+      this.trouble = `No regions found: there is neither a control API nor a regions.json here. ${describe(error)}`;
       return undefined;
     }
   }
 
-  #adopt(cloud: control.CloudState): void {
+  /** Asks the control API how things are. An answer that has been overtaken by a later question's changes nothing. */
+  async #look(): Promise<void> {
+    this.#asked += 1;
+    const number = this.#asked;
+    let cloud: control.CloudState;
+    try {
+      cloud = await control.readState();
+    } catch (error) {
+      if (number < this.#answered) return;
+      throw error;
+    }
+    if (number < this.#answered) return;
+    this.#answered = number;
     this.cloud = cloud;
     this.trouble = undefined;
     this.regions = cloud.regions.map(({ name, functions }) => ({ name, functions: functions?.url ?? null }));
@@ -179,7 +201,7 @@ export class App {
 
   #caughtUp(region: string, outcome: CaughtUp): void {
     if (outcome !== "restarted") return;
-    this.note = `${region} no longer knows where this page had read to: its data is new. The console is live from now on.`;
+    this.note = `${region} does not know where this page had read to: its data is new, or another region answers in its place. The console is live from now on.`;
     this.changed();
   }
 
@@ -233,14 +255,18 @@ export class App {
     );
   }
 
-  async #fault(keys: readonly string[], changes: readonly (() => Promise<control.CloudState>)[]): Promise<void> {
+  async #fault(keys: readonly string[], changes: readonly (() => Promise<void>)[]): Promise<void> {
     for (const key of keys) this.pendingFaults.add(key);
     this.faultError = undefined;
     this.changed();
     try {
-      for (const change of changes) this.#adopt(await change());
+      // All at once: a region is cut off in one stroke, or as nearly as can be.
+      const outcomes = await Promise.allSettled(changes.map((change) => change()));
+      const failed = outcomes.find((outcome) => outcome.status === "rejected");
+      if (failed) this.faultError = describe(failed.reason);
+      await this.#look();
     } catch (error) {
-      this.faultError = describe(error);
+      this.faultError ??= describe(error);
     } finally {
       for (const key of keys) this.pendingFaults.delete(key);
       this.changed();

@@ -1,6 +1,7 @@
 /** The door of the page: makes the state, and draws it whenever it changes. */
 import { render } from "lit-html";
 import { App } from "./app.ts";
+import { deployedRegions } from "./deployment.ts";
 import { page } from "./view/page.ts";
 
 const root = document.getElementById("app");
@@ -19,14 +20,21 @@ function draw(): void {
   });
 }
 
-const app = new App(draw, {
-  get: () => new URL(location.href).searchParams.get("region"),
-  set: (region) => {
-    const url = new URL(location.href);
-    url.searchParams.set("region", region);
-    history.replaceState(null, "", url);
+const app = new App(
+  draw,
+  {
+    get: () => new URL(location.href).searchParams.get("region"),
+    set: (region) => {
+      const url = new URL(location.href);
+      url.searchParams.set("region", region);
+      history.replaceState(null, "", url);
+    },
   },
-});
+  deployedRegions(
+    { VITE_REGIONS: import.meta.env.VITE_REGIONS, VITE_API_BASE: import.meta.env.VITE_API_BASE },
+    location.href,
+  ),
+);
 
 draw();
 setInterval(draw, CLOCK_MS);

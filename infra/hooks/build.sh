@@ -15,8 +15,8 @@ build_package() {
     target=x86_64-unknown-linux-gnu
     flags='-C target-feature=+crt-static'
   fi
-  RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --release --locked --no-default-features --target "$target"
-  "target/$target/release/geo-events" package --out "$out/functions" --zip
+  RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --profile deploy --locked --no-default-features --target "$target"
+  "target/$target/deploy/geo-events" package --out "$out/functions" --zip
 }
 
 mkdir -p "$out"
@@ -31,5 +31,5 @@ else
 fi
 sha256sum "$out/functions.zip" 2>/dev/null || shasum -a 256 "$out/functions.zip"
 
-npm --prefix client install --no-audit --no-fund
+npm --prefix client ci --no-audit --no-fund
 npm --prefix client run build

@@ -25,10 +25,9 @@ pub(super) fn batch(function: Function, region: &RegionName, events: &[Event<'_>
 /// Age of the newest event in milliseconds; none for no events. The clock of another region may be ahead of this one:
 /// that is no lag.
 fn lag_ms(events: &[Event<'_>], now: Timestamp) -> Option<i64> {
-    let newest = events
-        .iter()
-        .filter_map(|event| event.time.parse::<Timestamp>().ok())
-        .max()?;
+    // Times are written in one format, in which later ones are greater texts too.
+    let newest = events.iter().map(|event| &*event.time).max()?;
+    let newest: Timestamp = newest.parse().ok()?;
     Some((now.as_millisecond() - newest.as_millisecond()).max(0))
 }
 

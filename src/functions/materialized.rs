@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{Function, InvokeError, feed_log};
 use crate::{
-    event::{Batch, Event, Stranger},
+    event::{Batch, Event, Stranger, time_to_live},
     invocation::{Invocation, Reply},
     measurement::Measurement,
     settings::{RegionName, Settings},
@@ -41,6 +41,8 @@ struct Maximum<'a> {
     max_value: Measurement,
     region: &'a str,
     time: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
 }
 
 /// A document of the container `quarantine`.
@@ -118,6 +120,7 @@ impl<'a> From<&'a Event<'a>> for Maximum<'a> {
             max_value: event.value,
             region: &event.region,
             time: &event.time,
+            ttl: time_to_live(&event.device_id),
         }
     }
 }

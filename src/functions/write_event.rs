@@ -15,6 +15,7 @@ use crate::{
     event::{
         Draft, Event,
         draft::{Drafts, Faults, read_drafts},
+        time_to_live,
     },
     invocation::{HttpRequest, HttpResponse, Invocation, InvocationError, Reply},
     problem::{MAX_FIELD_ERRORS, Problem},
@@ -26,7 +27,25 @@ pub const MAX_BODY: usize = 1024 * 1024;
 #[derive(Serialize)]
 struct Outputs<'a> {
     res: HttpResponse,
-    events: &'a [Event<'a>],
+    events: Vec<Stored<'a>>,
+}
+
+/// A document of the container `events`.
+#[derive(Serialize)]
+struct Stored<'a> {
+    #[serde(flatten)]
+    event: &'a Event<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u32>,
+}
+
+impl<'a> From<&'a Event<'a>> for Stored<'a> {
+    fn from(event: &'a Event<'a>) -> Self {
+        Self {
+            event,
+            ttl: time_to_live(&event.device_id),
+        }
+    }
 }
 
 pub(super) fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
@@ -66,7 +85,7 @@ pub(super) fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
     tracing::debug!(events = events.len(), "accepted");
     Ok(Reply::new(Outputs {
         res,
-        events: &events,
+        events: events.iter().map(Stored::from).collect(),
     })
     .into_json()?)
 }

@@ -123,8 +123,9 @@ impl Functions {
         let state = match status.state {
             HostState::Running => FunctionsState::Running,
             HostState::Starting => FunctionsState::Starting,
-            HostState::Stopping | HostState::Stopped => FunctionsState::Stopped,
-            HostState::Failed => FunctionsState::Failed,
+            HostState::Stopping => FunctionsState::Stopped,
+            // Nobody stopped it: then it would not be here any more.
+            HostState::Error | HostState::Stopped => FunctionsState::Failed,
         };
         let invocations = status.functions.iter().map(|f| f.invocations).sum();
         let failures = status.functions.iter().map(|f| f.failures).sum();
@@ -142,7 +143,10 @@ impl Functions {
     pub(super) async fn restart(&self) -> anyhow::Result<()> {
         let mut host = self.host.lock().await;
         if let Some(current) = host.as_ref()
-            && matches!(current.status().state, HostState::Running | HostState::Starting)
+            && matches!(
+                current.status().state,
+                HostState::Running | HostState::Starting
+            )
         {
             return Ok(());
         }
@@ -168,43 +172,62 @@ impl Cloud {
             .await
             .context("cannot create the database and its containers")?;
 
-        let script_root = if args.services_only { None } else { Some(write_script_root()?) };
-        let started = topology.regions().iter().zip(&ports.regions).map(|(region, ports)| {
-            let connection_string = &connection_string;
-            let script_root = script_root.as_ref().map(TempDir::path);
-            let account = &account;
-            async move {
-                let signalr = SignalRLocal::builder()
-                    .port(ports.signalr)
-                    .start()
-                    .await
-                    .with_context(|| format!("cannot start the SignalR Service of {}", region.name))?;
-                let functions = match script_root {
-                    None => None,
-                    Some(root) => {
-                        let launch = Launch {
-                            script_root: root.to_owned(),
-                            region: region.name.clone(),
-                            port: ports.functions,
-                            settings: app_settings(region, connection_string, &signalr),
-                            cors_origins: dashboard_origins.to_vec(),
-                        };
-                        Some(Functions::start(launch).await?)
-                    }
-                };
-                let cosmos = account
-                    .regions()
-                    .into_iter()
-                    .find(|status| status.name == region.name)
-                    .with_context(|| format!("the account has lost region {}", region.name))?
-                    .endpoint;
-                anyhow::Ok(Region { name: region.name.clone(), cosmos, signalr, functions })
-            }
-        });
+        let script_root = if args.services_only {
+            None
+        } else {
+            Some(write_script_root()?)
+        };
+        let started = topology
+            .regions()
+            .iter()
+            .zip(&ports.regions)
+            .map(|(region, ports)| {
+                let connection_string = &connection_string;
+                let script_root = script_root.as_ref().map(TempDir::path);
+                let account = &account;
+                async move {
+                    let signalr = SignalRLocal::builder()
+                        .port(ports.signalr)
+                        .start()
+                        .await
+                        .with_context(|| {
+                            format!("cannot start the SignalR Service of {}", region.name)
+                        })?;
+                    let functions = match script_root {
+                        None => None,
+                        Some(root) => {
+                            let launch = Launch {
+                                script_root: root.to_owned(),
+                                region: region.name.clone(),
+                                port: ports.functions,
+                                settings: app_settings(region, connection_string, &signalr),
+                                cors_origins: dashboard_origins.to_vec(),
+                            };
+                            Some(Functions::start(launch).await?)
+                        }
+                    };
+                    let cosmos = account
+                        .regions()
+                        .into_iter()
+                        .find(|status| status.name == region.name)
+                        .with_context(|| format!("the account has lost region {}", region.name))?
+                        .endpoint;
+                    anyhow::Ok(Region {
+                        name: region.name.clone(),
+                        cosmos,
+                        signalr,
+                        functions,
+                    })
+                }
+            });
         let regions = try_join_all(started).await?;
         info!(regions = regions.len(), "all regions started");
         Ok(Self {
-            inner: Arc::new(Inner { account, regions, _script_root: script_root }),
+            inner: Arc::new(Inner {
+                account,
+                regions,
+                _script_root: script_root,
+            }),
         })
     }
 
@@ -226,15 +249,31 @@ impl Cloud {
 
     /// Stops functions first, so that nothing is in flight when the services go.
     pub(super) async fn stop(&self) {
-        join_all(self.regions().iter().filter_map(|r| r.functions.as_ref()).map(Functions::stop)).await;
-        join_all(self.regions().iter().map(|region| region.signalr.shutdown())).await;
+        join_all(
+            self.regions()
+                .iter()
+                .filter_map(|r| r.functions.as_ref())
+                .map(Functions::stop),
+        )
+        .await;
+        join_all(
+            self.regions()
+                .iter()
+                .map(|region| region.signalr.shutdown()),
+        )
+        .await;
         self.account().shutdown().await;
     }
 }
 
-async fn start_account(topology: &Topology, ports: &PortPlan, args: &UpArgs) -> anyhow::Result<Account> {
+async fn start_account(
+    topology: &Topology,
+    ports: &PortPlan,
+    args: &UpArgs,
+) -> anyhow::Result<Account> {
     if let Some(dir) = &args.data {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data folder {}", dir.display()))?;
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("cannot create the data folder {}", dir.display()))?;
     }
     let mut builder = CosmosLocal::builder()
         .global_port(ports.account)
@@ -282,7 +321,10 @@ fn app_settings(
 
 /// Stops a region's functions, or starts them, and logs what came of it.
 pub(super) async fn set_functions(region: &Region, running: bool) -> anyhow::Result<()> {
-    let functions = region.functions.as_ref().context("this cloud runs with --services-only: it has no functions to start or stop")?;
+    let functions = region
+        .functions
+        .as_ref()
+        .context("this cloud runs with --services-only: it has no functions to start or stop")?;
     if !running {
         functions.stop().await;
         info!(region = region.name, "functions stopped");
@@ -291,7 +333,11 @@ pub(super) async fn set_functions(region: &Region, running: bool) -> anyhow::Res
     let restarted = functions.restart().await;
     match &restarted {
         Ok(()) => info!(region = region.name, "functions running"),
-        Err(cause) => error!(region = region.name, error = format!("{cause:#}"), "functions did not start"),
+        Err(cause) => error!(
+            region = region.name,
+            error = format!("{cause:#}"),
+            "functions did not start"
+        ),
     }
     restarted
 }

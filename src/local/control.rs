@@ -133,12 +133,25 @@ struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self {
+            status,
+            detail: detail.into(),
+        }
     }
 
     fn unknown_region(cloud: &Cloud, name: &str) -> Self {
-        let names: Vec<_> = cloud.regions().iter().map(|region| region.name.as_str()).collect();
-        Self::new(StatusCode::NOT_FOUND, format!("there is no region {name:?}; the regions are {}", names.join(", ")))
+        let names: Vec<_> = cloud
+            .regions()
+            .iter()
+            .map(|region| region.name.as_str())
+            .collect();
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!(
+                "there is no region {name:?}; the regions are {}",
+                names.join(", ")
+            ),
+        )
     }
 }
 
@@ -156,18 +169,31 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        (
+            self.status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body.to_string(),
+        )
+            .into_response()
     }
 }
 
 /// Refuses requests whose Host is a name that somebody else may own (DNS rebinding).
 async fn only_this_machine(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     if matches!(name, "127.0.0.1" | "localhost") {
         return next.run(request).await;
     }
-    Problem::new(StatusCode::FORBIDDEN, "the control API answers to 127.0.0.1 and localhost only").into_response()
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "the control API answers to 127.0.0.1 and localhost only",
+    )
+    .into_response()
 }
 
 async fn state(State(cloud): State<Cloud>) -> Json<StateView> {
@@ -180,7 +206,9 @@ async fn put_region(
     change: Result<Json<RegionChange>, JsonRejection>,
 ) -> Result<Json<StateView>, Problem> {
     let Json(change) = change?;
-    let region = cloud.region(&name).ok_or_else(|| Problem::unknown_region(&cloud, &name))?;
+    let region = cloud
+        .region(&name)
+        .ok_or_else(|| Problem::unknown_region(&cloud, &name))?;
     if let Some(state) = change.cosmos {
         cloud
             .account()
@@ -203,16 +231,27 @@ async fn put_link(
 ) -> Result<Json<StateView>, Problem> {
     let Json(change) = change?;
     for name in [&from, &to] {
-        cloud.region(name).ok_or_else(|| Problem::unknown_region(&cloud, name))?;
+        cloud
+            .region(name)
+            .ok_or_else(|| Problem::unknown_region(&cloud, name))?;
     }
     let lag = change.lag_ms.map(Duration::from_millis);
     if lag.is_some_and(|lag| lag > MAX_LAG) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, format!("lagMs is at most {}", MAX_LAG.as_millis())));
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            format!("lagMs is at most {}", MAX_LAG.as_millis()),
+        ));
     }
     let links = cloud.links();
-    let link = links.iter().find(|link| link.from == from && link.to == to).ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, format!("there is no link from {from:?} to itself; name two regions"))
-    })?;
+    let link = links
+        .iter()
+        .find(|link| link.from == from && link.to == to)
+        .ok_or_else(|| {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                format!("there is no link from {from:?} to itself; name two regions"),
+            )
+        })?;
     let state = match change.state {
         Some(LinkStateView::Open) => LinkState::Open,
         Some(LinkStateView::Cut) => LinkState::Cut,
@@ -228,12 +267,21 @@ async fn put_link(
 fn view(cloud: &Cloud) -> StateView {
     let account = cloud.account();
     let cosmos = account.regions();
-    let count = |region: &str, container| account.item_count(region, DATABASE, container).unwrap_or_default();
+    let count = |region: &str, container| {
+        account
+            .item_count(region, DATABASE, container)
+            .unwrap_or_default()
+    };
     let regions = cloud.regions().iter().map(|region| RegionView {
         name: region.name.clone(),
         functions: region.functions.as_ref().map(|functions| {
             let (state, invocations, failures) = functions.status();
-            FunctionsView { url: functions.url().to_owned(), state, invocations, failures }
+            FunctionsView {
+                url: functions.url().to_owned(),
+                state,
+                invocations,
+                failures,
+            }
         }),
         cosmos: CosmosView {
             url: region.cosmos.clone(),
@@ -246,7 +294,11 @@ fn view(cloud: &Cloud) -> StateView {
         },
         signalr: {
             let stats = region.signalr.stats();
-            SignalRView { url: region.signalr.endpoint(), connections: stats.connections, messages: stats.messages }
+            SignalRView {
+                url: region.signalr.endpoint(),
+                connections: stats.connections,
+                messages: stats.messages,
+            }
         },
     });
     StateView {

@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use tokio::{net::TcpListener, process::Command};
 use tower_http::services::ServeDir;
+use tracing::{info, warn};
 
 use super::{cloud::Cloud, control};
 
@@ -26,7 +27,10 @@ impl Dashboard {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| {
             format!("cannot listen on 127.0.0.1:{port} for the dashboard; try `--ports auto`, or `--port-base` with a free block")
         })?;
-        let port = listener.local_addr().context("the dashboard has no address")?.port();
+        let port = listener
+            .local_addr()
+            .context("the dashboard has no address")?
+            .port();
         Ok(Self { listener, port })
     }
 
@@ -45,26 +49,32 @@ impl Dashboard {
         if let Some(page) = page {
             router = router.fallback_service(ServeDir::new(page));
         }
-        axum::serve(self.listener, router).await.context("the dashboard server failed")
+        axum::serve(self.listener, router)
+            .await
+            .context("the dashboard server failed")
     }
 }
 
 /// Builds the page if it is not built yet or its sources have changed, and returns its folder.
 ///
-/// `None` when it cannot be built here; one line on stderr says why, and all else works without it.
-///
-/// # Errors
-/// When npm is there but the build fails.
-pub(super) async fn build() -> anyhow::Result<Option<PathBuf>> {
-    let Some(client) = client_folder() else {
-        eprintln!("no page: the sources of the dashboard (client/) are not beside this executable's own");
-        return Ok(None);
-    };
+/// `None` when it cannot be built here; a line in the log says why, and all else works without it.
+pub(super) async fn page() -> Option<PathBuf> {
+    build()
+        .await
+        .inspect_err(|cause| warn!("no page: {cause:#}"))
+        .ok()
+}
+
+async fn build() -> anyhow::Result<PathBuf> {
+    let client = client_folder()
+        .context("the sources of the dashboard (client/) are where neither this executable was built nor it runs")?;
     // Two systems started at once must not install into one folder side by side.
     let lock = client.join(".build.lock");
     let _lock = tokio::task::spawn_blocking(move || {
-        let file = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
-        file.lock().with_context(|| format!("cannot lock {}", lock.display()))?;
+        let file =
+            File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
+        file.lock()
+            .with_context(|| format!("cannot lock {}", lock.display()))?;
         anyhow::Ok(file)
     })
     .await
@@ -72,16 +82,15 @@ pub(super) async fn build() -> anyhow::Result<Option<PathBuf>> {
 
     let page = client.join("dist");
     if is_current(&client, &page)? {
-        return Ok(Some(page));
+        return Ok(page);
     }
     if !npm_is_there().await {
-        eprintln!("no page: npm is not installed; install Node.js 20 or newer to see the dashboard");
-        return Ok(None);
+        bail!("npm is not installed; install Node.js 20.19 or newer to see the dashboard");
     }
-    eprintln!("building the dashboard (npm, first run only) …");
+    info!("building the dashboard with npm; this is done once");
     npm(&client, &["ci", "--no-audit", "--no-fund"]).await?;
     npm(&client, &["run", "build"]).await?;
-    Ok(Some(page))
+    Ok(page)
 }
 
 /// `client/` of the source tree this executable was built from, or of the current folder.
@@ -97,7 +106,11 @@ fn npm_program() -> &'static str {
 }
 
 async fn npm_is_there() -> bool {
-    let version = Command::new(npm_program()).arg("--version").stdin(Stdio::null()).output().await;
+    let version = Command::new(npm_program())
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .await;
     version.is_ok_and(|output| output.status.success())
 }
 
@@ -114,7 +127,7 @@ async fn npm(client: &Path, args: &[&str]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot run npm {}", args.join(" ")))?;
     if !status.success() {
         bail!(
-            "`npm {}` failed in {} ({status}); see its output above, or use --no-client",
+            "`npm {}` failed in {} ({status}); see its output above",
             args.join(" "),
             client.display()
         );
@@ -137,7 +150,10 @@ fn newest_source(folder: &Path) -> anyhow::Result<SystemTime> {
     for entry in fs::read_dir(folder).with_context(|| read(folder))? {
         let entry = entry.with_context(|| read(folder))?;
         let name = entry.file_name();
-        if ["node_modules", "dist", ".build.lock"].iter().any(|written| name == *written) {
+        if ["node_modules", "dist", ".build.lock"]
+            .iter()
+            .any(|written| name == *written)
+        {
             continue;
         }
         let path = entry.path();
@@ -168,9 +184,13 @@ mod tests {
         }
         let touch = |path: &Path, seconds| {
             let file = File::create(path).expect("created");
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).expect("touched");
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+                .expect("touched");
         };
-        assert!(!is_current(client.path(), &page).expect("readable"), "not built yet");
+        assert!(
+            !is_current(client.path(), &page).expect("readable"),
+            "not built yet"
+        );
         touch(&sources.join("main.ts"), 100);
         touch(&page.join("index.html"), 200);
         touch(&client.path().join("node_modules").join("x"), 900);

@@ -20,9 +20,8 @@ mod probe;
 mod ready;
 mod topology;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 use tracing::info;
@@ -94,12 +93,11 @@ impl UpArgs {
     }
 }
 
-/// Runs the local cloud until Ctrl-C or SIGTERM, then stops every part of it.
+/// Runs the local cloud until `stop` resolves, with the reason, then stops every part of it.
 ///
 /// # Errors
 /// When a part cannot start, or the probe does not come back; everything started by then is stopped.
-pub async fn run(args: UpArgs) -> anyhow::Result<()> {
-    let stop = stop_signal()?;
+pub async fn run<R: Display>(args: UpArgs, stop: impl Future<Output = R>) -> anyhow::Result<()> {
     tokio::pin!(stop);
 
     let topology = Topology::select(&args.regions)?;
@@ -107,10 +105,11 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
 
     let dashboard = Dashboard::bind(ports.dashboard).await?;
+    let origins = dashboard.origins();
     let cloud = tokio::select! {
-        cloud = Cloud::start(&topology, &ports, &args, &dashboard.origins()) => cloud?,
-        signal = &mut stop => {
-            info!(signal, "stopped while starting");
+        cloud = Cloud::start(&topology, &ports, &args, &origins) => cloud?,
+        reason = &mut stop => {
+            info!(%reason, "stopped while starting");
             return Ok(());
         }
     };
@@ -120,13 +119,11 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
             if args.no_client {
                 return Ok(None);
             }
-            dashboard::build().await
+            Ok(dashboard::page().await)
         };
         let (page, ()) = tokio::try_join!(page, probe::run(&cloud))?;
-        let has_page = page.is_some();
+        let ready = Ready::new(&cloud, dashboard.url(), page.is_some());
         let server = dashboard.serve(cloud.clone(), page);
-
-        let ready = Ready::new(&cloud, dashboard.url(), has_page);
         if args.json {
             ready.print_json()?;
         } else {
@@ -137,41 +134,13 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
 
     let outcome = tokio::select! {
         outcome = outcome => outcome,
-        signal = &mut stop => {
-            info!(signal, "stopping");
-            if !args.json {
-                eprintln!("stopping ({signal}) …");
-            }
+        reason = &mut stop => {
+            info!(%reason, "stopping");
             Ok(())
         }
     };
     cloud.stop().await;
     outcome
-}
-
-/// Resolves with the name of the signal that asks this process to stop.
-#[cfg(unix)]
-fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => "Ctrl-C",
-            _ = terminate.recv() => "SIGTERM",
-        }
-    })
-}
-
-/// Resolves with the name of the signal that asks this process to stop.
-#[cfg(not(unix))]
-fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
-    Ok(async {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => "Ctrl-C",
-            Err(_) => std::future::pending().await,
-        }
-    })
 }
 
 #[cfg(test)]

@@ -49,7 +49,14 @@ impl PortPlan {
         Self {
             dashboard: 0,
             account: 0,
-            regions: vec![RegionPorts { functions: 0, cosmos: 0, signalr: 0 }; regions],
+            regions: vec![
+                RegionPorts {
+                    functions: 0,
+                    cosmos: 0,
+                    signalr: 0
+                };
+                regions
+            ],
         }
     }
 
@@ -65,7 +72,11 @@ impl PortPlan {
             regions: (0..regions as u16)
                 .map(|i| {
                     let first = base + 2 + 3 * i;
-                    RegionPorts { functions: first, cosmos: first + 1, signalr: first + 2 }
+                    RegionPorts {
+                        functions: first,
+                        cosmos: first + 1,
+                        signalr: first + 2,
+                    }
                 })
                 .collect(),
         })
@@ -79,15 +90,28 @@ mod tests {
     use super::*;
 
     fn all(plan: &PortPlan) -> Vec<u16> {
-        let regions = plan.regions.iter().flat_map(|r| [r.functions, r.cosmos, r.signalr]);
-        [plan.dashboard, plan.account].into_iter().chain(regions).collect()
+        let regions = plan
+            .regions
+            .iter()
+            .flat_map(|r| [r.functions, r.cosmos, r.signalr]);
+        [plan.dashboard, plan.account]
+            .into_iter()
+            .chain(regions)
+            .collect()
     }
 
     #[test]
     fn no_two_servers_share_a_port() {
-        for plan in [PortPlan::usual(MAX_REGIONS), PortPlan::from_base(20_000, MAX_REGIONS).expect("fits")] {
+        for plan in [
+            PortPlan::usual(MAX_REGIONS),
+            PortPlan::from_base(20_000, MAX_REGIONS).expect("fits"),
+        ] {
             let ports = all(&plan);
-            assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len(), "{plan:?}");
+            assert_eq!(
+                ports.iter().collect::<BTreeSet<_>>().len(),
+                ports.len(),
+                "{plan:?}"
+            );
         }
     }
 

@@ -32,7 +32,12 @@ const POLL: Duration = Duration::from_millis(5);
 /// # Errors
 /// When a probe cannot be written or removed, or has not come back in time; the text names what is missing.
 pub(super) async fn run(cloud: &Cloud) -> anyhow::Result<()> {
-    let longest_lag = cloud.links().iter().map(|link| link.lag).max().unwrap_or_default();
+    let longest_lag = cloud
+        .links()
+        .iter()
+        .map(|link| link.lag)
+        .max()
+        .unwrap_or_default();
     let deadline = DEADLINE + 2 * longest_lag;
 
     let mut witnesses = Vec::new();
@@ -40,25 +45,45 @@ pub(super) async fn run(cloud: &Cloud) -> anyhow::Result<()> {
         witnesses.push(Witness::subscribe(region).await?);
     }
     let writers = try_join_all(cloud.regions().iter().map(|region| async move {
-        let container = cosmos::connect(&cloud.account().connection_string(), &[region.name.clone()])
-            .await?
-            .container(DATABASE, EVENTS)
-            .await
-            .with_context(|| format!("cannot open the container of events in {}", region.name))?;
+        let container = cosmos::connect(
+            &cloud.account().connection_string(),
+            std::slice::from_ref(&region.name),
+        )
+        .await?
+        .container(DATABASE, EVENTS)
+        .await
+        .with_context(|| format!("cannot open the container of events in {}", region.name))?;
         anyhow::Ok((region, container, Probe::new(Uuid::now_v7())))
     }))
     .await?;
-    try_join_all(writers.iter().map(|(region, container, probe)| write(region, container, probe))).await?;
+    try_join_all(
+        writers
+            .iter()
+            .map(|(region, container, probe)| write(region, container, probe)),
+    )
+    .await?;
 
-    let ids: BTreeSet<String> = writers.iter().map(|(_, _, probe)| probe.id.clone()).collect();
-    let missing: Vec<String> = join_all(witnesses.into_iter().map(|witness| witness.wait_for(&ids, deadline)))
-        .await
-        .into_iter()
-        .flatten()
+    let ids: BTreeSet<String> = writers
+        .iter()
+        .map(|(_, _, probe)| probe.id.clone())
         .collect();
+    let missing: Vec<String> = join_all(
+        witnesses
+            .into_iter()
+            .map(|witness| witness.wait_for(&ids, deadline)),
+    )
+    .await
+    .into_iter()
+    .flatten()
+    .collect();
 
     // Removed also when it has failed: a probe that stays would be found by every later reader of the feed.
-    try_join_all(writers.iter().map(|(region, container, probe)| remove(region, container, probe))).await?;
+    try_join_all(
+        writers
+            .iter()
+            .map(|(region, container, probe)| remove(region, container, probe)),
+    )
+    .await?;
     if !missing.is_empty() {
         bail!(
             "no probe came back within {} s through {}; run with RUST_LOG=info to see why",
@@ -83,13 +108,22 @@ struct Witness {
 impl Witness {
     async fn subscribe(region: &Region) -> anyhow::Result<Self> {
         let Some(functions) = &region.functions else {
-            return Ok(Self { region: region.name.clone(), functions: Vec::new(), events: None });
+            return Ok(Self {
+                region: region.name.clone(),
+                functions: Vec::new(),
+                events: None,
+            });
         };
         let host = functions
             .host()
             .await
             .with_context(|| format!("the functions of {} stopped while starting", region.name))?;
-        let triggers = functions.infos().iter().filter(|info| info.trigger == "cosmosDBTrigger" && !info.disabled);
+        // A trigger that begins with what is new would miss a probe written before it listens.
+        host.listening().await;
+        let triggers = functions
+            .infos()
+            .iter()
+            .filter(|info| info.trigger == "cosmosDBTrigger" && !info.disabled);
         Ok(Self {
             region: region.name.clone(),
             functions: triggers.map(|info| info.name.clone()).collect(),
@@ -110,7 +144,11 @@ impl Witness {
         let all_seen = async {
             while !awaited.is_empty() {
                 match events.recv().await {
-                    Ok(HostEvent::FeedBatch { function, ids, succeeded: true }) => {
+                    Ok(HostEvent::FeedBatch {
+                        function,
+                        ids,
+                        succeeded: true,
+                    }) => {
                         for id in ids.iter() {
                             awaited.remove(&(function.to_string(), id.clone()));
                         }
@@ -125,7 +163,10 @@ impl Witness {
             debug!(region = self.region, "probe deadline passed");
         }
         let functions: BTreeSet<&String> = awaited.iter().map(|(function, _)| function).collect();
-        functions.into_iter().map(|function| format!("{function} in {}", self.region)).collect()
+        functions
+            .into_iter()
+            .map(|function| format!("{function} in {}", self.region))
+            .collect()
     }
 }
 

@@ -52,22 +52,29 @@ impl Ready {
             .iter()
             .map(|region| ReadyRegion {
                 name: region.name.clone(),
-                functions: region.functions.as_ref().map(|functions| functions.url().to_owned()),
+                functions: region
+                    .functions
+                    .as_ref()
+                    .map(|functions| functions.url().to_owned()),
                 cosmos: region.cosmos.trim_end_matches('/').to_owned(),
                 signalr: region.signalr.endpoint(),
                 signalr_connection_string: region.signalr.connection_string(),
             })
             .collect();
-        let functions = cloud.regions().first().and_then(|region| region.functions.as_ref()).map_or_else(Vec::new, |functions| {
-            functions
-                .infos()
-                .iter()
-                .map(|info| match &info.url {
-                    Some(url) => format!("{}: [{}] {url}", info.name, info.methods.join(",")),
-                    None => format!("{}: {}", info.name, info.trigger),
-                })
-                .collect()
-        });
+        let functions = cloud
+            .regions()
+            .first()
+            .and_then(|region| region.functions.as_ref())
+            .map_or_else(Vec::new, |functions| {
+                functions
+                    .infos()
+                    .iter()
+                    .map(|info| match &info.url {
+                        Some(url) => format!("{}: [{}] {url}", info.name, info.methods.join(",")),
+                        None => format!("{}: {}", info.name, info.trigger),
+                    })
+                    .collect()
+            });
         Self {
             event: "ready",
             dashboard,
@@ -89,16 +96,26 @@ impl Ready {
         let mut line = serde_json::to_vec(self).context("cannot write the ready line as JSON")?;
         line.push(b'\n');
         let mut out = stdout().lock();
-        out.write_all(&line).and_then(|()| out.flush()).context("cannot print the ready line")
+        out.write_all(&line)
+            .and_then(|()| out.flush())
+            .context("cannot print the ready line")
     }
 
     /// Prints the table for people.
     pub(super) fn print_text(&self, elapsed: Duration) -> anyhow::Result<()> {
-        stdout().lock().write_all(self.text(elapsed).as_bytes()).context("cannot print the table of regions")
+        stdout()
+            .lock()
+            .write_all(self.text(elapsed).as_bytes())
+            .context("cannot print the table of regions")
     }
 
     fn text(&self, elapsed: Duration) -> String {
-        let width = self.regions.iter().map(|region| region.name.len()).max().unwrap_or_default();
+        let width = self
+            .regions
+            .iter()
+            .map(|region| region.name.len())
+            .max()
+            .unwrap_or_default();
         let mut text = String::from("\n");
         for region in &self.regions {
             let functions = region.functions.as_deref().unwrap_or("(none)");
@@ -109,7 +126,10 @@ impl Ready {
         }
         if self.functions.is_empty() {
             text += "\nSettings for local.settings.json:\n";
-            text += &format!("  \"CosmosDBConnection\": \"{}\"\n", self.settings.cosmos_db_connection);
+            text += &format!(
+                "  \"CosmosDBConnection\": \"{}\"\n",
+                self.settings.cosmos_db_connection
+            );
             for region in &self.regions {
                 text += &format!(
                     "  \"AzureSignalRConnectionString\": \"{}\"   ({})\n",
@@ -117,13 +137,20 @@ impl Ready {
                 );
             }
         } else {
-            text += &format!("\nFunctions of {} (the other regions have the same):\n", self.regions[0].name);
+            text += &format!(
+                "\nFunctions of {} (the other regions have the same):\n",
+                self.regions[0].name
+            );
             for function in &self.functions {
                 text += &format!("  {function}\n");
             }
         }
         let what = if self.page { "Open" } else { "Control API at" };
-        text += &format!("\nReady in {:.1} s. {what} {} (Ctrl-C stops everything).\n", elapsed.as_secs_f64(), self.dashboard);
+        text += &format!(
+            "\nReady in {:.1} s. {what} {} (Ctrl-C stops everything).\n",
+            elapsed.as_secs_f64(),
+            self.dashboard
+        );
         text
     }
 }

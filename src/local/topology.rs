@@ -47,7 +47,10 @@ impl Topology {
             .map(|name| known.canonical_name(name))
             .collect::<anyhow::Result<Vec<_>>>()?;
         if names.len() > MAX_REGIONS {
-            bail!("{} regions were named; the most is {MAX_REGIONS}", names.len());
+            bail!(
+                "{} regions were named; the most is {MAX_REGIONS}",
+                names.len()
+            );
         }
         let mut seen = BTreeSet::new();
         for name in &names {
@@ -84,13 +87,22 @@ impl Topology {
     }
 
     fn find(&self, name: &str) -> Option<&Region> {
-        self.regions.iter().find(|region| normalised(&region.name) == normalised(name))
+        self.regions
+            .iter()
+            .find(|region| normalised(&region.name) == normalised(name))
     }
 
     fn preferences(&self, name: &str, selected: &[String]) -> Vec<String> {
-        let listed = self.find(name).map(|region| region.preferred_locations.as_slice()).unwrap_or_default();
+        let listed = self
+            .find(name)
+            .map(|region| region.preferred_locations.as_slice())
+            .unwrap_or_default();
         let mut order = vec![name.to_owned()];
-        for candidate in listed.iter().filter(|listed| selected.contains(listed)).chain(selected) {
+        for candidate in listed
+            .iter()
+            .filter(|listed| selected.contains(listed))
+            .chain(selected)
+        {
             if !order.contains(candidate) {
                 order.push(candidate.clone());
             }
@@ -101,7 +113,10 @@ impl Topology {
 
 /// Azure compares region names without case and spaces.
 fn normalised(name: &str) -> String {
-    name.chars().filter(|c| *c != ' ').map(|c| c.to_ascii_lowercase()).collect()
+    name.chars()
+        .filter(|c| *c != ' ')
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
 }
 
 #[cfg(test)]
@@ -121,10 +136,18 @@ mod tests {
     #[test]
     fn every_region_prefers_itself_and_knows_all_others() {
         let topology = select("southeastasia,Mars North,west us").expect("three regions");
-        let order: Vec<_> = topology.regions().iter().map(|r| r.preferred_locations.join(",")).collect();
+        let order: Vec<_> = topology
+            .regions()
+            .iter()
+            .map(|r| r.preferred_locations.join(","))
+            .collect();
         assert_eq!(
             order,
-            ["Southeast Asia,West US,Mars North", "Mars North,Southeast Asia,West US", "West US,Southeast Asia,Mars North"]
+            [
+                "Southeast Asia,West US,Mars North",
+                "Mars North,Southeast Asia,West US",
+                "West US,Southeast Asia,Mars North"
+            ]
         );
     }
 

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: the running system, and real clients.
 #![allow(dead_code, reason = "each test uses its part")]
+#![allow(unreachable_pub, reason = "a module of several test programs")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
@@ -43,6 +44,22 @@ impl Up {
 
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Its child processes: the handlers.
+    #[cfg(unix)]
+    pub fn children(&self) -> Vec<u32> {
+        let output = Command::new("ps")
+            .args(["-A", "-o", "pid=,ppid="])
+            .output()
+            .expect("ps runs");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| {
+                let (id, of) = line.trim().split_once(' ')?;
+                (of.trim().parse() == Ok(self.id())).then(|| id.parse().unwrap())
+            })
+            .collect()
     }
 
     pub fn regions(&self) -> Vec<String> {

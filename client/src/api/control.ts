@@ -64,16 +64,17 @@ export async function readState(): Promise<CloudState> {
   return parseState(await requestJson("/control/state", { deadlineMs: STATE_DEADLINE_MS }));
 }
 
-export async function changeRegion(name: string, change: RegionChange): Promise<CloudState> {
+export async function changeRegion(name: string, change: RegionChange): Promise<void> {
   return put(`/control/regions/${encodeURIComponent(name)}`, change);
 }
 
-export async function changeLink(from: string, to: string, change: LinkChange): Promise<CloudState> {
+export async function changeLink(from: string, to: string, change: LinkChange): Promise<void> {
   return put(`/control/links/${encodeURIComponent(from)}/${encodeURIComponent(to)}`, change);
 }
 
-async function put(path: string, body: unknown): Promise<CloudState> {
-  return parseState(await requestJson(path, { method: "PUT", body, deadlineMs: CHANGE_DEADLINE_MS }));
+/** The state in the answer is left alone: a look that begins afterwards cannot be older than it. */
+async function put(path: string, body: unknown): Promise<void> {
+  await requestJson(path, { method: "PUT", body, deadlineMs: CHANGE_DEADLINE_MS });
 }
 
 /** The list of a deployed page: relative, it lies beside the page. */

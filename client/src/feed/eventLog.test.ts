@@ -1,9 +1,9 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { GeoEvent } from "../api/event.ts";
 import type { Changes } from "../api/functions.ts";
 import { RequestError } from "../api/problem.ts";
 import { Cursor, type ReadChanges } from "./catchUp.ts";
-import { EventLog } from "./eventLog.ts";
+import { EventLog, LIMITS } from "./eventLog.ts";
 
 function event(id: string): GeoEvent {
   return { id, deviceId: "d", region: "West US", value: 1, time: "2026-01-01T00:00:00.000Z" };
@@ -67,18 +67,39 @@ describe("the event log", () => {
     expect(log.entries.map((entry) => entry.via)).toEqual(["push", "catch-up"]);
   });
 
-  it("keeps within its limits and says when it dropped a push", () => {
-    const log = new EventLog(() => {}, { shown: 2, ids: 3, waiting: 1 });
+  it("keeps within its limits", () => {
+    const log = new EventLog(() => {}, { ...LIMITS, shown: 2, ids: 3, waiting: 1 });
     log.beginCatchUp();
-    log.push([event("a"), event("b")]);
-    expect(log.isBehind).toBe(true);
-    log.endCatchUp();
-    expect(ids(log)).toEqual(["a"]);
-    log.push([event("b"), event("c"), event("d")]);
+    log.push([event("a")]);
+    expect(ids(log)).toEqual([]);
+    log.push([event("b")]);
+    expect([ids(log), log.isHolding], "with one too many, all are shown").toEqual([["b", "a"], false]);
+    log.push([event("c"), event("d")]);
     expect(ids(log)).toEqual(["d", "c"]);
     expect([log.has("a"), log.has("b"), log.total]).toEqual([false, true, 4]);
-    log.beginCatchUp();
-    expect(log.isBehind).toBe(false);
+  });
+
+  it("holds pushes back for a moment only, however long a catch-up takes", () => {
+    vi.useFakeTimers();
+    try {
+      const log = new EventLog();
+      log.beginCatchUp();
+      log.push([event("a")]);
+      vi.advanceTimersByTime(LIMITS.waitingMs - 1);
+      expect(ids(log)).toEqual([]);
+      vi.advanceTimersByTime(1);
+      expect(ids(log)).toEqual(["a"]);
+      log.push([event("b")]);
+      expect(ids(log), "the catch-up still runs").toEqual(["b", "a"]);
+      log.caughtUp([event("a"), event("older")]);
+      log.endCatchUp();
+      expect(ids(log)).toEqual(["older", "b", "a"]);
+      log.beginCatchUp();
+      log.push([event("c")]);
+      expect(ids(log), "the next one begins anew").toEqual(["older", "b", "a"]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("does not show again what was cleared", () => {
@@ -116,7 +137,7 @@ describe("the cursor", () => {
     const log = new EventLog();
     await cursor.hold(async () => ({ events: [], continuation: "of another life", hasMore: false }));
     expect(await cursor.catchUp(feed.read, log)).toBe("restarted");
-    expect(log.isCatchingUp).toBe(false);
+    expect(log.isHolding).toBe(false);
     feed.events.push(event("a"));
     expect(await cursor.catchUp(feed.read, log)).toBe("complete");
     expect(ids(log)).toEqual(["a"]);
@@ -132,7 +153,7 @@ describe("the cursor", () => {
     feed.failing = () => ++pages === 2;
     await expect(cursor.catchUp(feed.read, log)).rejects.toThrow("No answer");
     expect(ids(log)).toEqual(["c", "b", "a"]);
-    expect(log.isCatchingUp).toBe(false);
+    expect(log.isHolding).toBe(false);
     expect(await cursor.catchUp(feed.read, log)).toBe("complete");
     expect(ids(log)).toEqual(["e", "d", "c", "b", "a"]);
   });
@@ -148,6 +169,7 @@ describe("pushes, catch-ups, lost connections and switched regions in any order"
       const cursors = [new Cursor(), new Cursor()] as const;
       const news: string[] = [];
       const log = new EventLog((entry) => news.push(entry.event.id), {
+        ...LIMITS,
         shown: 1_000,
         ids: 1_000,
         waiting: 2,

@@ -3,8 +3,7 @@
  *
  * Events come by push, at most once each, and by catch-up, every one after a token. The two overlap, and so do the
  * regions a person switches between; the id tells. While a catch-up runs, pushes wait behind it, because what it brings
- * is older. A push that no longer finds room in the queue is dropped and {@link EventLog.isBehind} says so: the token
- * has not moved past it, hence another catch-up brings it.
+ * is older. They wait for a moment only: a region that answers slowly, or not at all, must not silence its own pushes.
  */
 import type { GeoEvent } from "../api/event.ts";
 
@@ -24,19 +23,21 @@ export interface Limits {
   readonly shown: number;
   /** Ids remembered to recognise duplicates. It must cover what a catch-up can bring again. */
   readonly ids: number;
-  /** Pushes that may wait for a catch-up to end. */
+  /** Pushes that may wait for a catch-up to end; with one more, all are shown. */
   readonly waiting: number;
+  /** Longest wait of a push for a catch-up to end, in milliseconds. */
+  readonly waitingMs: number;
 }
 
-export const LIMITS: Limits = { shown: 500, ids: 200_000, waiting: 5_000 };
+export const LIMITS: Limits = { shown: 500, ids: 200_000, waiting: 5_000, waitingMs: 500 };
 
 export class EventLog {
   #entries: Entry[] = [];
   /** In order of arrival: the first is the oldest, and the first to be forgotten. */
   readonly #ids = new Set<string>();
   #waiting: Entry[] = [];
-  #catchingUp = false;
-  #behind = false;
+  /** Set while pushes wait: ends the wait when it has lasted long enough. */
+  #patience: ReturnType<typeof setTimeout> | undefined;
   #total = 0;
 
   constructor(
@@ -56,13 +57,9 @@ export class EventLog {
     return this.#total;
   }
 
-  get isCatchingUp(): boolean {
-    return this.#catchingUp;
-  }
-
-  /** Whether pushes were dropped since the last catch-up began: run another. */
-  get isBehind(): boolean {
-    return this.#behind;
+  /** Whether pushes wait at the moment. */
+  get isHolding(): boolean {
+    return this.#patience !== undefined;
   }
 
   has(id: string): boolean {
@@ -73,16 +70,17 @@ export class EventLog {
   push(events: readonly GeoEvent[]): void {
     const at = this.now();
     for (const event of events) {
-      if (!this.#catchingUp) this.#add({ event, via: "push", at });
-      else if (this.#waiting.length < this.limits.waiting) this.#waiting.push({ event, via: "push", at });
-      else this.#behind = true;
+      const entry: Entry = { event, via: "push", at };
+      if (this.isHolding) this.#waiting.push(entry);
+      else this.#add(entry);
+      if (this.#waiting.length > this.limits.waiting) this.#release();
     }
   }
 
-  /** From here on pushes wait until {@link endCatchUp}. */
+  /** From here on pushes wait until {@link endCatchUp}, but not for longer than the limits say. */
   beginCatchUp(): void {
-    this.#catchingUp = true;
-    this.#behind = false;
+    clearTimeout(this.#patience);
+    this.#patience = setTimeout(() => this.#release(), this.limits.waitingMs);
   }
 
   /** One page of a catch-up. */
@@ -93,7 +91,12 @@ export class EventLog {
 
   /** Whether it ended well or not: what was pushed meanwhile is shown. */
   endCatchUp(): void {
-    this.#catchingUp = false;
+    this.#release();
+  }
+
+  #release(): void {
+    clearTimeout(this.#patience);
+    this.#patience = undefined;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const entry of waiting) this.#add(entry);

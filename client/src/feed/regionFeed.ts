@@ -1,40 +1,55 @@
 /**
  * The live feed of one region: SignalR for speed, `changes` for certainty.
  *
- * A push is delivered at most once, and not at all to who is not connected. So the feed takes a token first, connects
- * then, reads everything after the token, and does so again after every reconnect, whenever a push was unreadable or
- * dropped, and every {@link SAFETY_NET_MS} in any case. It never gives up; only {@link RegionFeed.stop} ends it.
+ * A push is delivered at most once, and not at all to who is not connected. So two loops run side by side. One takes a
+ * token and then keeps a connection. The other reads everything after the token: at once when the connection has come
+ * or gone, every {@link SAFETY_NET_MS} while it stands, and every {@link FALLBACK} while it does not, so that the console
+ * stays live without SignalR. Neither gives up; only {@link RegionFeed.stop} ends them.
  */
-import { HubConnectionBuilder, LogLevel } from "@microsoft/signalr";
 import { parseEvents } from "../api/event.ts";
 import { readChanges } from "../api/functions.ts";
 import { describe } from "../api/problem.ts";
 import type { CaughtUp, Cursor } from "./catchUp.ts";
 import type { EventLog } from "./eventLog.ts";
-import { CONNECTION_RETRY, pause, retryDelay } from "./retry.ts";
-
-/** Client method that the functions invoke with one argument, an array of events. */
-const TARGET = "console";
+import { type Connect, connectSignalR } from "./pushes.ts";
+import { Alarm, CONNECTION_RETRY, FALLBACK, retryDelay } from "./retry.ts";
 
 /** Time between catch-ups while the connection stands. */
 export const SAFETY_NET_MS = 10_000;
 
-/** Time until a catch-up that was wanted at once, or failed, runs again. */
-const SOON_MS = 1_000;
-
 /** What to tell the person about the feed. */
 export type FeedStatus =
-  | { readonly kind: "connecting" }
-  /** `warning`: pushes arrive, but the last catch-up did not succeed. */
+  | { readonly kind: "connecting"; readonly polling: boolean }
+  /** `warning`: pushes arrive, but not everything is as it should be. */
   | { readonly kind: "live"; readonly warning?: string }
-  /** Not connected; the next attempt is at `until` (milliseconds since 1970). */
+  /**
+   * Not connected; the next attempt is at `until` (milliseconds since 1970). While it is `polling`, events arrive all
+   * the same, a little later.
+   */
+  | { readonly kind: "waiting"; readonly polling: boolean; readonly until: number; readonly reason: string }
+  | { readonly kind: "stopped" };
+
+type Push =
+  | { readonly kind: "connecting" }
+  | { readonly kind: "live" }
   | { readonly kind: "waiting"; readonly until: number; readonly reason: string }
   | { readonly kind: "stopped" };
 
+/** How the feed reaches its region. */
+export interface Access {
+  readonly connect: Connect;
+  readonly readChanges: typeof readChanges;
+}
+
 export class RegionFeed {
-  #status: FeedStatus = { kind: "connecting" };
+  #push: Push = { kind: "connecting" };
+  /** Whether the last catch-up succeeded. */
+  #polling = false;
+  /** What went wrong although the connection stands. */
+  #warning: string | undefined;
   readonly #end = new AbortController();
-  #wake = new AbortController();
+  readonly #retry = new Alarm();
+  readonly #catchUp = new Alarm();
   readonly #finished: Promise<void>;
 
   constructor(
@@ -47,34 +62,50 @@ export class RegionFeed {
     readonly onCaughtUp: (outcome: CaughtUp) => void,
     /** The feed that wrote to the log before: the log has one writer at a time. */
     after: Promise<void>,
+    readonly access: Access = { connect: connectSignalR, readChanges },
   ) {
     this.#finished = after.then(() => this.#run());
   }
 
   get status(): FeedStatus {
-    return this.#status;
+    const push = this.#push;
+    if (push.kind === "stopped") return push;
+    if (push.kind !== "live") return { ...push, polling: this.#polling };
+    return this.#warning === undefined ? push : { ...push, warning: this.#warning };
   }
 
-  /** Ends the wait for the next attempt, or for the next catch-up. */
+  /** Ends the wait for the next attempt to connect, and for the next catch-up. */
   retryNow(): void {
-    this.#wake.abort();
+    this.#retry.ring();
+    this.#catchUp.ring();
   }
 
   /** Ends the feed; resolves when nothing of it writes to the log any more. */
   stop(): Promise<void> {
     this.#end.abort();
-    this.#wake.abort();
+    this.retryNow();
     return this.#finished;
   }
 
-  #set(status: FeedStatus): void {
-    this.#status = status;
+  get #isOver(): boolean {
+    return this.#end.signal.aborted;
+  }
+
+  #set(push: Push): void {
+    this.#push = push;
     this.onStatus();
   }
 
   async #run(): Promise<void> {
+    await Promise.all([this.#stayConnected(), this.#keepCaughtUp()]);
+    this.#set({ kind: "stopped" });
+  }
+
+  readonly #read = (continuation: string) => this.access.readChanges(this.functions, continuation, this.#end.signal);
+
+  async #stayConnected(): Promise<void> {
     let failures = 0;
-    while (!this.#end.signal.aborted) {
+    while (!this.#isOver) {
       this.#set({ kind: "connecting" });
       let reason: string;
       try {
@@ -84,64 +115,50 @@ export class RegionFeed {
       } catch (error) {
         reason = describe(error);
       }
-      if (this.#end.signal.aborted) break;
+      if (this.#isOver) break;
       failures += 1;
       const delay = retryDelay(failures, CONNECTION_RETRY);
       this.#set({ kind: "waiting", until: Date.now() + delay, reason });
-      await this.#sleep(delay);
+      this.#catchUp.ring();
+      await this.#retry.sleep(delay);
     }
-    this.#set({ kind: "stopped" });
   }
 
   /** One connection, from negotiate to its end; returns why it ended. */
   async #connection(connected: () => void): Promise<string> {
-    const read = (continuation: string) => readChanges(this.functions, continuation, this.#end.signal);
     // Before connecting: what is pushed from now on is also after this token.
-    await this.cursor.hold(read);
-    if (this.#end.signal.aborted) return "stopped";
+    await this.cursor.hold(this.#read);
+    if (this.#isOver) return "stopped";
 
-    // The client's own log would name URLs with access tokens; what it has to say arrives here as errors.
-    const connection = new HubConnectionBuilder()
-      .withUrl(`${this.functions}/api`)
-      .configureLogging(LogLevel.None)
-      .build();
-    let ended: string | undefined;
-    let badPush: string | undefined;
-    connection.onclose((error) => {
-      ended = error ? describe(error) : "the service closed the connection";
-      this.#wake.abort();
+    let end: (reason: string) => void = () => {};
+    const ended = new Promise<string>((resolve) => {
+      end = resolve;
     });
-    connection.on(TARGET, (events: unknown) => {
-      try {
-        this.log.push(parseEvents(events));
-      } catch (error) {
-        badPush = `a push could not be read (${describe(error)})`;
-      }
-      if (badPush || this.log.isBehind) this.#wake.abort();
+    const connection = this.access.connect(this.functions, {
+      onEnd: end,
+      onPush: (argument) => {
+        try {
+          this.log.push(parseEvents(argument));
+        } catch (error) {
+          this.#warning = `a push could not be read (${describe(error)}), so its events were fetched`;
+          this.#catchUp.ring();
+        }
+      },
     });
-    const stop = () => void connection.stop().catch(this.#failedToStop);
+    const stop = () => {
+      end("stopped");
+      // A connection that is being made ends by this; how is told where it is awaited.
+      connection.stop().catch(this.#failedToStop);
+    };
     this.#end.signal.addEventListener("abort", stop);
     try {
       await connection.start();
       connected();
       this.#set({ kind: "live" });
-      while (ended === undefined && !this.#end.signal.aborted) {
-        let warning = badPush;
-        badPush = undefined;
-        try {
-          this.onCaughtUp(await this.cursor.catchUp(read, this.log));
-        } catch (error) {
-          warning = `catching up failed: ${describe(error)}`;
-        }
-        if (ended !== undefined || this.#end.signal.aborted) break;
-        this.#set(warning === undefined ? { kind: "live" } : { kind: "live", warning });
-        const again = warning !== undefined || this.log.isBehind;
-        await this.#sleep(again ? SOON_MS : SAFETY_NET_MS);
-      }
-      return ended ?? "stopped";
+      this.#catchUp.ring();
+      return await ended;
     } finally {
       this.#end.signal.removeEventListener("abort", stop);
-      connection.off(TARGET);
       await connection.stop().catch(this.#failedToStop);
     }
   }
@@ -151,9 +168,29 @@ export class RegionFeed {
     this.#set({ kind: "waiting", until: Date.now(), reason: `the connection did not end well: ${describe(error)}` });
   };
 
-  async #sleep(ms: number): Promise<void> {
-    this.#wake = new AbortController();
-    if (this.#end.signal.aborted) return;
-    await pause(ms, this.#wake.signal);
+  async #keepCaughtUp(): Promise<void> {
+    let failures = 0;
+    while (!this.#isOver) {
+      const warning = this.#warning;
+      try {
+        this.onCaughtUp(await this.cursor.catchUp(this.#read, this.log));
+        failures = 0;
+        this.#polling = true;
+        // What was wrong before has been made good; what came meanwhile has not.
+        if (this.#warning === warning) this.#warning = undefined;
+      } catch (error) {
+        if (this.#isOver) break;
+        failures += 1;
+        this.#polling = false;
+        this.#warning = `catching up failed: ${describe(error)}`;
+      }
+      this.onStatus();
+      await this.#catchUp.sleep(this.#untilCatchUp(failures));
+    }
+  }
+
+  #untilCatchUp(failures: number): number {
+    if (failures > 0) return retryDelay(failures, CONNECTION_RETRY);
+    return this.#push.kind === "live" ? SAFETY_NET_MS : retryDelay(1, FALLBACK);
   }
 }

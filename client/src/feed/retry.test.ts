@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { CONNECTION_RETRY, pause, retryDelay } from "./retry.ts";
+import { Alarm, CONNECTION_RETRY, pause, retryDelay } from "./retry.ts";
 
 describe("the retry delay", () => {
   it("doubles, with half of it left to chance, up to the cap", () => {
@@ -22,5 +22,19 @@ describe("a pause", () => {
     wake.abort();
     await long;
     await pause(1e8, wake.signal);
+  });
+});
+
+describe("an alarm", () => {
+  it("ends the wait it is rung in, or the next one, and only that", async () => {
+    const alarm = new Alarm();
+    const long = alarm.sleep(1e8);
+    alarm.ring();
+    await long;
+    alarm.ring();
+    alarm.ring();
+    await alarm.sleep(1e8);
+    const third = await Promise.race([alarm.sleep(1e8).then(() => "rung"), pause(5, new AbortController().signal)]);
+    expect(third).toBeUndefined();
   });
 });

@@ -10,6 +10,9 @@ export interface RetryOptions {
 /** For the connection to a region: a region that comes back is noticed within this cap. */
 export const CONNECTION_RETRY: RetryOptions = { baseMs: 500, capMs: 10_000 };
 
+/** For reading `changes` while nothing is pushed: every one to two seconds. */
+export const FALLBACK: RetryOptions = { baseMs: 2_000, capMs: 2_000 };
+
 /** For polling the control API. */
 export const POLL_RETRY: RetryOptions = { baseMs: 1_000, capMs: 10_000 };
 
@@ -35,4 +38,18 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(done, ms);
     signal.addEventListener("abort", done);
   });
+}
+
+/** A wait that can be ended from outside. Rung before the wait begins, it ends that wait at once: no ring is lost. */
+export class Alarm {
+  #bell = new AbortController();
+
+  ring(): void {
+    this.#bell.abort();
+  }
+
+  async sleep(ms: number): Promise<void> {
+    await pause(ms, this.#bell.signal);
+    this.#bell = new AbortController();
+  }
 }

@@ -1,5 +1,6 @@
 /** The live console: what devices report, newest on top. */
 import { html, nothing, type TemplateResult } from "lit-html";
+import { guard } from "lit-html/directives/guard.js";
 import { repeat } from "lit-html/directives/repeat.js";
 import type { App } from "../app.ts";
 import { type Entry, LIMITS } from "../feed/eventLog.ts";
@@ -10,11 +11,13 @@ const ANNOUNCE_MS = 5_000;
 
 const announced = { total: 0, at: 0, text: "" };
 
-function announcement(total: number): string {
+function announcement(total: number, newest: Entry | undefined): string {
   const now = Date.now();
-  if (total > announced.total && now - announced.at >= ANNOUNCE_MS) {
+  if (newest && total > announced.total && now - announced.at >= ANNOUNCE_MS) {
     const fresh = total - announced.total;
-    announced.text = `${fresh} new ${fresh === 1 ? "event" : "events"}`;
+    const { deviceId, region, value } = newest.event;
+    const sentence = `${deviceId} in ${region} reports ${measurement(value)}`;
+    announced.text = fresh === 1 ? sentence : `${fresh} new events, the last: ${sentence}`;
     announced.total = total;
     announced.at = now;
   }
@@ -27,29 +30,54 @@ export function consolePanel(app: App): TemplateResult {
     app.log.clear();
     app.changed();
   };
-  return html`<section class="panel console" id="console" aria-labelledby="console-title">
+  const names = app.regions.map(({ name }) => name).join();
+  return html`<section class="panel console" id="console" tabindex="-1" aria-labelledby="console-title">
     <div class="head">
       <h2 id="console-title">Live console</h2>
-      <span class="muted"><b data-testid="seen-total">${count(total)}</b> ${total === 1 ? "event" : "events"} seen</span>
+      <span class="muted"><b data-testid="seen-total">${count(total)}</b> ${total === 1 ? "event" : "events"}</span>
       <button type="button" class="quiet" ?disabled=${entries.length === 0} @click=${clear}>Clear</button>
     </div>
     ${untracked(app)}
-    <p class="unseen" aria-live="polite">${announcement(total)}</p>
+    <p class="unseen" aria-live="polite">${announcement(total, entries[0])}</p>
     <ol data-testid="console" tabindex="0" aria-label="Events, newest first">
       ${repeat(
         entries,
         (entry) => entry.event.id,
-        (entry) => row(app, entry),
+        // A row never changes, and there are hundreds.
+        (entry) => guard([entry, names], () => row(app, entry)),
       )}
-      <li class="origin muted">
-        ${
-          entries.length < total
-            ? `Older events are not shown: the console keeps the newest ${count(LIMITS.shown)}.`
-            : "Live from here: the page shows what happens from the moment it was opened."
-        }
-      </li>
+      ${total === 0 ? nobody(app) : html`<li class="origin muted">${beginning(entries.length, total)}</li>`}
     </ol>
   </section>`;
+}
+
+function beginning(shown: number, total: number): string {
+  if (shown === total) return "The page was opened here. What happened before is not shown.";
+  if (shown === 0) return "Cleared. What happens from now on appears here.";
+  return shown < LIMITS.shown
+    ? "Cleared here. Older events are not shown."
+    : `The console keeps the newest ${count(LIMITS.shown)} events; older ones are not shown.`;
+}
+
+/** Before the first event. */
+function nobody(app: App): TemplateResult {
+  const live = app.feed?.status.kind === "live";
+  return html`<li class="nobody">
+    ${live ? nothing : html`<i class="spinner" aria-hidden="true"></i>`}
+    <strong>${live ? "Listening" : `Waiting for ${app.region ?? "a region"}`}</strong>
+    <p class="muted">
+      ${
+        live
+          ? `What devices report, in whichever region, appears here as soon as ${app.region} has it.`
+          : "Events appear here as soon as it answers."
+      }
+    </p>
+    ${
+      live && !app.simulator.isRunning
+        ? html`<button type="button" class="quiet" @click=${() => app.simulator.start()}>Switch on simulated devices</button>`
+        : nothing
+    }
+  </li>`;
 }
 
 /** Says in which regions the page holds no place in the feed, so that nobody trusts it with more than it can do. */
@@ -58,7 +86,7 @@ function untracked(app: App): TemplateResult | typeof nothing {
   const why = [...app.untracked].map(([name, reason]) => `${name}: ${reason}`).join("; ");
   const names = [...app.untracked.keys()].join(", ");
   return html`<p class="small warn" role="status" title=${why}>
-    No place in the feed of ${names} yet: events from before it answers are not caught up there.
+    ${names} has not answered yet: what happens there before it does is not caught up.
   </p>`;
 }
 
@@ -68,8 +96,8 @@ function row(app: App, { event, via, at }: Entry): TemplateResult {
     <span class="text" title=${`id ${event.id}`}
       ><b>${event.deviceId}</b> in <span class="tag">${event.region}</span> reports <b>${measurement(event.value)}</b></span
     >
-    <span class="latency" title=${via === "push" ? "from acceptance to this screen, by push" : "read afterwards, by catch-up"}
-      >${via === "catch-up" ? html`<em>caught up</em> ` : nothing}${latency(event.time, at)}</span
+    <span class="latency" title=${via === "push" ? "From acceptance to this screen, by push" : "From acceptance to this screen; fetched, not pushed"}
+      >${via === "catch-up" ? html`<em>fetched</em> ` : nothing}${latency(event.time, at)}</span
     >
   </li>`;
 }

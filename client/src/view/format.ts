@@ -1,6 +1,7 @@
 /** Numbers, times and colours as the page shows them. */
 
 const whole = new Intl.NumberFormat("en");
+const timeOfDay = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const value = new Intl.NumberFormat("en", { maximumFractionDigits: 6 });
 
 export function count(n: number): string {
@@ -22,7 +23,7 @@ export function duration(ms: number): string {
 export function clock(time: string): string {
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return time;
-  return date.toLocaleTimeString("en-GB", { hour12: false });
+  return timeOfDay.format(date);
 }
 
 /** How long after its time an event arrived; clocks that disagree never give less than nothing. */
@@ -37,5 +38,12 @@ const COLOURS = 8;
 /** Class that gives a region's colour as `--region`. */
 export function regionClass(regions: readonly { name: string }[], name: string): string {
   const index = regions.findIndex((region) => region.name === name);
-  return index < 0 ? "region-other" : `region-${index % COLOURS}`;
+  return `region-${(index < 0 ? hash(name) : index) % COLOURS}`;
+}
+
+/** The same number for the same text: a region that is not in the list keeps its colour. */
+function hash(text: string): number {
+  let sum = 0;
+  for (const character of text) sum = (sum * 31 + (character.codePointAt(0) ?? 0)) % 65_521;
+  return sum;
 }

@@ -19,7 +19,7 @@ export function header(app: App): TemplateResult {
     ${
       app.region
         ? html`<div class="watching ${regionClass(app.regions, app.region)}">
-            <label for="region">Watch</label>
+            <label for="region">Watching</label>
             <select id="region" data-testid="region-select" .value=${app.region} @change=${choose}>
               ${regionOptions(app.regions, app.region)}
             </select>
@@ -34,7 +34,9 @@ function status(app: App): TemplateResult {
   const { mark, label, detail } = describeStatus(app);
   const retry = app.feed?.status.kind === "waiting";
   return html`<div class="status ${mark}">
-    <span role="status" data-testid="connection-status" data-state=${mark}><i class="dot" aria-hidden="true"></i>${label}</span>
+    <span class="pill ${PILLS[mark]}" role="status" data-testid="connection-status" data-state=${mark}
+      ><i class="dot" aria-hidden="true"></i>${label}</span
+    >
     ${detail ? html`<span class="detail" title=${detail}>${detail}</span>` : nothing}
     ${
       retry
@@ -45,28 +47,48 @@ function status(app: App): TemplateResult {
   </div>`;
 }
 
+/** What browsers say about a server that does not answer. */
+const UNREACHABLE = /Failed to fetch|NetworkError|Load failed/;
+
+type Mark = "live" | "busy" | "down";
+
+/** How the state of a feed looks. */
+const PILLS: Record<Mark, string> = { live: "up", busy: "busy", down: "down" };
+
+/** Events arrive, but a little later than by push. */
+const POLLING = {
+  mark: "busy",
+  label: "polling",
+  detail: "no push: new events are fetched every two seconds",
+} as const;
+
 /** What stands beside the dot, and how the dot looks. */
-export function describeStatus(app: App): { mark: "live" | "busy" | "down"; label: string; detail: string } {
+export function describeStatus(app: App): { mark: Mark; label: string; detail: string } {
   const known = app.cloud?.regions.find((region) => region.name === app.region)?.functions;
-  if (!app.feed) return { mark: "down", label: "no functions", detail: "this region runs Cosmos DB and SignalR only" };
+  if (!app.feed) return { mark: "down", label: "No functions", detail: "This region runs Cosmos DB and SignalR only" };
   const status = app.feed.status;
   switch (status.kind) {
     case "connecting":
-      return { mark: "busy", label: "connecting", detail: "" };
+      return status.polling ? POLLING : { mark: "busy", label: "Connecting", detail: "" };
     case "live":
-      return { mark: "live", label: "live", detail: status.warning ?? "" };
+      return { mark: "live", label: "Live", detail: status.warning ?? "" };
     case "waiting": {
+      if (status.polling) return { ...POLLING, detail: `${POLLING.detail} (${status.reason})` };
       if (known && known.state !== "running") {
         return {
           mark: "down",
-          label: "reconnecting",
-          detail: `the functions of ${app.region} are ${known.state}`,
+          label: "Reconnecting",
+          detail: `The functions of ${app.region} are ${known.state}`,
         };
       }
-      return { mark: "down", label: "reconnecting", detail: status.reason };
+      return {
+        mark: "down",
+        label: "Reconnecting",
+        detail: UNREACHABLE.test(status.reason) ? `${app.region} cannot be reached` : status.reason,
+      };
     }
     case "stopped":
-      return { mark: "busy", label: "switching", detail: "" };
+      return { mark: "busy", label: "Switching", detail: "" };
   }
 }
 

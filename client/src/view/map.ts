@@ -1,15 +1,17 @@
 /**
  * The regions and the replication between them, as a picture: regions on a circle, one arc per direction. The label of
- * an arc is a button that cuts or heals it.
+ * an arc is a button that cuts or heals it. With many regions there is no room for labels, and `links.ts` has the buttons.
  */
 import { html, nothing, type SVGTemplateResult, svg, type TemplateResult } from "lit-html";
 import type { CloudState, LinkState } from "../api/control.ts";
 import { type App, linkKey } from "../app.ts";
 import { count, duration, regionClass } from "./format.ts";
 
-const WIDTH = 520;
-const HEIGHT = 380;
-const NODE = 40;
+const WIDTH = 420;
+/** Regions of which the picture has room for the labels of all arcs. */
+export const MAX_LABELLED = 3;
+
+const NODE = 38;
 /** How far an arc bends away from the straight line, in its length. */
 const BEND = 0.16;
 
@@ -18,18 +20,23 @@ export interface Point {
   readonly y: number;
 }
 
+/** Two regions stand side by side. */
+function height(n: number): number {
+  return n <= 2 ? 150 : 292;
+}
+
 /** Places of `n` regions: on an ellipse, the first on top; two side by side. */
 export function places(n: number): Point[] {
-  const centre = { x: WIDTH / 2, y: HEIGHT / 2 };
+  const centre = { x: WIDTH / 2, y: height(n) / 2 };
   const start = n === 2 ? Math.PI : -Math.PI / 2;
   // A triangle stands lower on its circle than it is high.
-  const drop = n === 3 ? 38 : 0;
+  const drop = n === 3 ? 30 : 0;
   return Array.from({ length: n }, (_, i) => {
     const angle = start + (2 * Math.PI * i) / n;
     const radius = n === 1 ? 0 : 1;
     return {
-      x: centre.x + radius * (WIDTH / 2 - 74) * Math.cos(angle),
-      y: centre.y + drop + radius * (HEIGHT / 2 - (n === 3 ? 20 : 62)) * Math.sin(angle),
+      x: centre.x + radius * (WIDTH / 2 - 58) * Math.cos(angle),
+      y: centre.y + drop + radius * (height(n) / 2 - (n === 3 ? 14 : 50)) * Math.sin(angle),
     };
   });
 }
@@ -63,7 +70,7 @@ export function map(app: App, cloud: CloudState): TemplateResult {
     const to = at.get(link.to);
     return from && to ? [{ link, ...arc(from, to) }] : [];
   });
-  return html`<svg class="map" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="group" aria-label="Replication between the regions">
+  return html`<svg class="map" viewBox="0 0 ${WIDTH} ${height(cloud.regions.length)}" role="group" aria-label="Replication between the regions">
     <defs>
       <marker id="head" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">
         <path class="arrow" d="M0 0.5 7 4 0 7.5z" />
@@ -71,7 +78,7 @@ export function map(app: App, cloud: CloudState): TemplateResult {
     </defs>
     ${links.map(({ link, path }) => svg`<path class="arc ${link.state} ${link.pending > 0 ? "busy" : ""}" d=${path} marker-end="url(#head)" />`)}
     ${cloud.regions.map((region, i) => node(app, region, points[i] as Point))}
-    ${links.map(({ link, middle }) => chip(app, link, middle, cloud.regions.length > 4))}
+    ${cloud.regions.length <= MAX_LABELLED ? links.map(({ link, middle }) => chip(app, link, middle)) : nothing}
   </svg>`;
 }
 
@@ -88,7 +95,7 @@ function node(app: App, region: CloudState["regions"][number], { x, y }: Point):
   </g>`;
 }
 
-function chip(app: App, link: LinkState, { x, y }: Point, small: boolean): SVGTemplateResult {
+function chip(app: App, link: LinkState, { x, y }: Point): SVGTemplateResult {
   const cut = link.state === "cut";
   const busy = app.pendingFaults.has(linkKey(link.from, link.to));
   const toggle = () => {
@@ -101,8 +108,8 @@ function chip(app: App, link: LinkState, { x, y }: Point, small: boolean): SVGTe
   };
   const state = cut ? "cut" : duration(link.lagMs);
   const label = link.pending > 0 ? `${state} · ${count(link.pending)}` : state;
-  const width = Math.max(small ? 40 : 56, label.length * 7 + 18);
-  const name = `${link.from} to ${link.to}: ${cut ? "cut" : `open, lag ${duration(link.lagMs)}`}, ${count(link.pending)} pending`;
+  const width = Math.max(56, label.length * 7 + 18);
+  const name = linkName(link);
   return svg`<g class="chip ${link.state} ${link.pending > 0 ? "busy" : ""}" role="button" tabindex="0"
       aria-pressed=${cut ? "true" : "false"} aria-disabled=${busy ? "true" : "false"} aria-label="Cut ${name}"
       data-testid="link-${link.from}-${link.to}" data-state=${link.state} data-pending=${link.pending}
@@ -111,4 +118,10 @@ function chip(app: App, link: LinkState, { x, y }: Point, small: boolean): SVGTe
     <rect x=${-width / 2} y="-13" width=${width} height="26" rx="13" />
     <text>${label}</text>
   </g>`;
+}
+
+/** A link and how it is, in words. */
+export function linkName(link: LinkState): string {
+  const state = link.state === "cut" ? "cut" : `open, lag ${duration(link.lagMs)}`;
+  return `${link.from} to ${link.to}: ${state}, ${count(link.pending)} pending`;
 }

@@ -20,14 +20,12 @@ export function page(app: App): TemplateResult {
   `;
 }
 
+/** The order is the reading order everywhere: what happens, where it happens, and what a person can do. */
 function panels(app: App): TemplateResult {
-  return html`
-    ${app.cloud ? faultPanel(app, app.cloud) : nothing}
-    <div class="columns">
-      ${consolePanel(app)}
-      <div class="tools">${simulatePanel(app)} ${writePanel(app)} ${readPanel(app)}</div>
-    </div>
-  `;
+  return html`<div class="panels ${app.cloud ? "with-faults" : ""}">
+    ${consolePanel(app)} ${app.cloud ? faultPanel(app, app.cloud) : nothing}
+    <div class="tools">${writePanel(app)} ${simulatePanel(app)} ${readPanel(app)}</div>
+  </div>`;
 }
 
 function notice(app: App, text: string): TemplateResult {
@@ -41,7 +39,8 @@ function notice(app: App, text: string): TemplateResult {
 }
 
 function empty(app: App): TemplateResult {
-  return html`<section class="panel">
-    <p class="muted">${app.trouble ? "Trying again …" : "Looking for the regions …"}</p>
+  return html`<section class="panel waiting" aria-busy="true">
+    <i class="spinner" aria-hidden="true"></i>
+    <p role="status">${app.trouble ? "Trying again …" : "Looking for the regions …"}</p>
   </section>`;
 }

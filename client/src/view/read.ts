@@ -13,16 +13,16 @@ export function readPanel(app: App): TemplateResult {
   const busy = app.read.kind === "busy";
   return html`<section class="panel" aria-labelledby="read-title">
     <h2 id="read-title">Read a device</h2>
-    <form class="inline" novalidate @submit=${submit}>
-      <div class="field">
-        <label for="r-device">Device</label>
-        <input id="r-device" name="deviceId" data-testid="read-device" value="thermometer-1" autocomplete="off" spellcheck="false" />
-      </div>
-      <div class="field">
+    <form class="fields" novalidate @submit=${submit}>
+      <div class="field wide">
         <label for="r-region">Region</label>
         <select id="r-region" name="region" data-testid="read-region">
           ${regionOptions(app.regions, app.region ?? "")}
         </select>
+      </div>
+      <div class="field">
+        <label for="r-device">Device</label>
+        <input id="r-device" name="deviceId" data-testid="read-device" value="thermometer-1" autocomplete="off" spellcheck="false" />
       </div>
       <button type="submit" data-testid="read-submit" ?disabled=${busy}>${busy ? "Reading …" : "Read"}</button>
     </form>
@@ -32,9 +32,12 @@ export function readPanel(app: App): TemplateResult {
 
 function result(app: App): TemplateResult | typeof nothing {
   if (app.read.kind === "failed") return problem(app.read.error);
+  if (app.read.kind === "none") {
+    return html`<p class="muted small">What the region has materialized of a device: the maximum of each batch.</p>`;
+  }
   if (app.read.kind !== "done") return nothing;
   const { deviceId, region, rows } = app.read.value;
-  return html`<div class="scroll">
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Maxima of ${deviceId}">
     <table>
       <caption>
         Newest maxima of <b>${deviceId}</b>, read in ${region}

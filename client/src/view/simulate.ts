@@ -40,7 +40,11 @@ export function simulatePanel(app: App): TemplateResult {
       </div>
     </dl>
     <p class="muted small">
-      Accepted: answered 201 to this page. Cut a region, stop its functions, heal it: missing goes back to 0.
+      Of the events this page wrote. ${
+        app.cloud
+          ? "Cut a region off or stop its functions, then heal it: missing goes back to 0."
+          : "Missing goes back to 0 once all have arrived."
+      }
     </p>
     ${
       simulator.blocked || trouble.length > 0

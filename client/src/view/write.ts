@@ -33,17 +33,17 @@ export function writePanel(app: App): TemplateResult {
     <h2 id="write-title">Write an event</h2>
     <form data-testid="write-form" novalidate @submit=${submit}>
       <div class="fields">
-        ${field(app, "deviceId", "Device", html`<input id="w-deviceId" name="deviceId" data-testid="write-device" value="thermometer-1" autocomplete="off" spellcheck="false" aria-describedby="w-deviceId-error" aria-invalid=${invalid(app, "deviceId")} />`)}
-        ${field(app, "value", "Value", html`<input id="w-value" name="value" data-testid="write-value" value="21.5" inputmode="decimal" autocomplete="off" aria-describedby="w-value-error" aria-invalid=${invalid(app, "value")} />`)}
-        ${field(app, "id", "Id (optional)", html`<input id="w-id" name="id" data-testid="write-id" placeholder="given by the region" autocomplete="off" spellcheck="false" aria-describedby="w-id-error" aria-invalid=${invalid(app, "id")} />`)}
-        <div class="field">
+        <div class="field wide">
           <label for="w-region">Region</label>
           <select id="w-region" name="region" data-testid="write-region">
             ${regionOptions(app.regions, app.region ?? "")}
           </select>
         </div>
+        ${field(app, "deviceId", "Device", html`<input id="w-deviceId" name="deviceId" data-testid="write-device" value="thermometer-1" autocomplete="off" spellcheck="false" aria-describedby="w-deviceId-error" aria-invalid=${invalid(app, "deviceId")} />`)}
+        ${field(app, "value", "Value", html`<input id="w-value" name="value" data-testid="write-value" value="21.5" inputmode="decimal" autocomplete="off" aria-describedby="w-value-error" aria-invalid=${invalid(app, "value")} />`)}
+        ${field(app, "id", "Id (optional)", html`<input id="w-id" name="id" data-testid="write-id" placeholder="automatic" autocomplete="off" spellcheck="false" aria-describedby="w-id-error" aria-invalid=${invalid(app, "id")} />`)}
+        <button type="submit" data-testid="write-submit" ?disabled=${busy}>${busy ? "Writing …" : "Write event"}</button>
       </div>
-      <button type="submit" data-testid="write-submit" ?disabled=${busy}>${busy ? "Writing …" : "Write"}</button>
     </form>
     <div data-testid="write-result" aria-live="polite">${result(app)}</div>
   </section>`;

@@ -93,10 +93,7 @@ impl Disk {
                     row.applied_at,
                 );
                 let table = state.tables.entry(row.container).or_default();
-                if item.visible().is_some() {
-                    table.feed.insert(item.position, row.key.clone());
-                }
-                table.items.insert(row.key, item);
+                table.restore(row.key, item);
             }
         }
         transaction.commit().map_err(redb::Error::from)?;
@@ -134,6 +131,13 @@ impl Disk {
                     .insert(row_key(*container, key).as_str(), row.as_slice())
                     .map_err(redb::Error::from)?;
             }
+            for container in &touched.dropped {
+                // All keys of a container lie between these two.
+                let (first, end) = (format!("{container}\u{1}"), format!("{container}\u{2}"));
+                items
+                    .retain_in(first.as_str()..end.as_str(), |_, _| false)
+                    .map_err(redb::Error::from)?;
+            }
             let mut log = transaction.open_table(LOG).map_err(redb::Error::from)?;
             for number in &touched.logged {
                 if let Some(record) = state.log.get(number) {
@@ -164,5 +168,5 @@ impl Disk {
 
 /// Unique per item: partition values are JSON text, which holds no raw control character.
 fn row_key(container: u32, key: &ItemKey) -> String {
-    format!("{container}\u{1}{}\u{1}{}", key.partition, key.id)
+    format!("{container}\u{1}{}\u{1}{}", key.partition.value, key.id)
 }

@@ -3,16 +3,22 @@
 //! Real SDKs connect to it over plain HTTP, unmodified. Links between regions can be delayed and cut, regions taken offline.
 //!
 //! - [`record`]: mutations, and which version of an item wins,
-//! - [`replica`]: one region's items, change order and log,
+//! - [`replica`]: one region's items, change order and log, and what clients ask to be done to them,
+//! - [`document`], [`patch`], [`ttl`]: documents, and what can be done to them,
 //! - [`disk`]: a replica's data file,
 //! - [`replication`]: the links,
-//! - [`metadata`]: databases and containers of the account,
-//! - [`partition_key`], [`binary_json`], [`session`], [`auth`]: parts of the wire format,
+//! - [`upkeep`]: what goes on in the background,
+//! - [`metadata`], [`container`], [`ranges`]: databases, containers and their physical partitions,
+//! - [`partition_key`], [`epk`], [`scope`]: which items a request is about,
+//! - [`charge`], [`budget`]: request units,
+//! - [`binary_json`], [`session`], [`auth`]: parts of the wire format,
 //! - [`query`]: the SQL dialect,
-//! - [`gateway`]: the REST API of one region.
+//! - [`gateway`]: the REST API of one region,
+//! - [`account`]: the handle by which all of it is driven.
 //!
-//! Not here, and refused by name: patch, batches, stored procedures, triggers, user-defined functions, time to live,
-//! unique keys, the all-versions change feed, the conflict feed, Entra ID tokens.
+//! Not here, and refused by name: batches in the binary form of the .NET SDK, stored procedures, triggers, user-defined
+//! functions, the all-versions change feed, deleting by partition key, changing an offer, Entra ID tokens, merging
+//! partition key ranges. The regions of an account are chosen when it is created.
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
@@ -24,49 +30,67 @@
 //! # Ok(()) }
 //! ```
 
+mod account;
 mod auth;
 mod binary_json;
+mod budget;
+mod charge;
+mod container;
 mod disk;
+mod document;
+mod epk;
 mod gateway;
 mod metadata;
 mod partition_key;
+mod patch;
 #[allow(
     dead_code,
     reason = "what an index needs to know of a query is there before the index"
 )]
 mod query;
+mod ranges;
 mod record;
 mod replica;
 mod replication;
+mod scope;
 mod session;
+mod ttl;
+mod upkeep;
 
 use std::{
     collections::BTreeSet,
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use thiserror::Error;
-use tokio::{task::JoinHandle, time::interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use account::{Account, Availability, ControlError, Failover, LinkStatus, RegionStatus};
+use account::{Inner, Region};
 use auth::MasterKey;
 use disk::Disk;
 pub use disk::DiskError;
-use gateway::{Gateway, Listener};
+use gateway::{Door, Gateway, Listener};
 use metadata::Metadata;
 use replica::{MAX_REGIONS, Replica};
-pub use replication::LinkState;
-use replication::{Link, LinkControl};
+use replication::Link;
+pub use replication::{LinkQuality, LinkState};
 
 /// The key of Microsoft's emulator, publicly documented, so that existing local connection strings work.
 pub const EMULATOR_KEY: &str =
     "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw==";
 
-/// How often logs are cut down to what some region still needs.
-const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+/// Which regions take writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Every region.
+    #[default]
+    Multi,
+    /// One region, the first to begin with; the others answer writes with 403 and substatus 3.
+    Single,
+}
 
 /// Why an account did not start.
 #[derive(Debug, Error)]
@@ -102,24 +126,6 @@ pub enum StartError {
     },
 }
 
-/// A region is not one of the account's, or cannot be switched.
-#[derive(Debug, Error)]
-pub enum ControlError {
-    /// There is no such region.
-    #[error("the account has no region {0:?}")]
-    NoSuchRegion(String),
-    /// A region cannot come back to its old port.
-    #[error("region {region:?} cannot come back to port {port}: {source}")]
-    Listen {
-        /// The region.
-        region: String,
-        /// Its port.
-        port: u16,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
 /// A region to start.
 #[derive(Debug, Clone)]
 pub struct RegionConfig {
@@ -151,6 +157,9 @@ pub struct CosmosLocal {
     global_port: u16,
     lag: Duration,
     data_dir: Option<PathBuf>,
+    write_mode: WriteMode,
+    partitions: Option<u32>,
+    throughput: Option<u32>,
 }
 
 impl CosmosLocal {
@@ -187,6 +196,27 @@ impl CosmosLocal {
         self
     }
 
+    /// Which regions take writes; all by default.
+    #[must_use]
+    pub fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.write_mode = mode;
+        self
+    }
+
+    /// Physical partitions of every new container; one by default.
+    #[must_use]
+    pub fn partitions(mut self, count: u32) -> Self {
+        self.partitions = Some(count);
+        self
+    }
+
+    /// Request units per second that each region has; beyond them it answers 429. No limit by default.
+    #[must_use]
+    pub fn throughput(mut self, per_second: Option<u32>) -> Self {
+        self.throughput = per_second;
+        self
+    }
+
     /// Opens the data, starts replication and all gateways.
     ///
     /// # Errors
@@ -206,20 +236,29 @@ impl CosmosLocal {
             Some(dir) => self.open(dir)?,
         };
         let replicas: Vec<Arc<Replica>> = replicas.into_iter().map(Arc::new).collect();
+        forget_deleted(&metadata, &replicas).await;
         let key = MasterKey::new(EMULATOR_KEY)
             .ok_or_else(|| StartError::Regions("the account key is not base64".into()))?;
-        let gateway = Arc::new(Gateway::new(key, metadata, &self.regions, replicas.clone()));
+        let gateway = Arc::new(Gateway::new(
+            key,
+            metadata,
+            &self.regions,
+            replicas.clone(),
+            self.write_mode,
+            self.partitions.unwrap_or(1),
+        ));
 
         let mut regions = Vec::new();
         for (index, config) in self.regions.iter().enumerate() {
-            let listener = listen(config.port, Arc::clone(&gateway), index).await?;
+            let listener = listen(config.port, Arc::clone(&gateway), Door::Region(index)).await?;
             gateway.set_endpoint(index, listener.port());
+            gateway.limit_throughput(index, self.throughput);
             regions.push(Region {
                 name: config.name.clone(),
                 listener,
             });
         }
-        let global = listen(self.global_port, Arc::clone(&gateway), 0).await?;
+        let global = listen(self.global_port, Arc::clone(&gateway), Door::Account).await?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -235,9 +274,13 @@ impl CosmosLocal {
                 links.push(link);
             }
         }
-        let trimming = tasks.spawn(trim_logs(replicas.clone(), stop.clone()));
+        tasks.spawn(upkeep::run(
+            Arc::clone(&gateway),
+            replicas.clone(),
+            stop.clone(),
+        ));
         tasks.close();
-        let inner = Inner {
+        Ok(Account::new(Inner {
             gateway,
             replicas,
             regions,
@@ -245,11 +288,7 @@ impl CosmosLocal {
             links,
             stop,
             tasks,
-            _trimming: trimming,
-        };
-        Ok(Account {
-            inner: Arc::new(inner),
-        })
+        }))
     }
 
     fn check_regions(&self) -> Result<(), StartError> {
@@ -315,221 +354,23 @@ impl CosmosLocal {
     }
 }
 
-async fn listen(port: u16, gateway: Arc<Gateway>, region: usize) -> Result<Listener, StartError> {
-    Listener::start(port, gateway, region)
+/// Drops what the data files still hold of containers that were deleted right before the last stop.
+async fn forget_deleted(metadata: &Metadata, replicas: &[Arc<Replica>]) {
+    let known: BTreeSet<u32> = metadata
+        .all_containers()
+        .iter()
+        .map(|container| container.number)
+        .collect();
+    for replica in replicas {
+        let held: Vec<u32> = replica.read().tables.keys().copied().collect();
+        for container in held.iter().filter(|number| !known.contains(number)) {
+            replica.forget(*container).await;
+        }
+    }
+}
+
+async fn listen(port: u16, gateway: Arc<Gateway>, door: Door) -> Result<Listener, StartError> {
+    Listener::start(port, gateway, door)
         .await
         .map_err(|source| StartError::Listen { port, source })
-}
-
-async fn trim_logs(replicas: Vec<Arc<Replica>>, stop: CancellationToken) {
-    let mut ticks = interval(TRIM_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        for source in &replicas {
-            let seen = replicas
-                .iter()
-                .map(|replica| replica.read().seen[source.index])
-                .min()
-                .unwrap_or_default();
-            let oldest = source
-                .read()
-                .log
-                .first_key_value()
-                .map(|(number, _)| *number);
-            if oldest.is_some_and(|oldest| oldest <= seen) {
-                source.trim(seen);
-            }
-        }
-    }
-}
-
-/// State of one region, as [`Account::regions`] tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegionStatus {
-    /// Azure display name.
-    pub name: String,
-    /// URL of its gateway, with a slash at its end.
-    pub endpoint: String,
-    /// Whether clients can connect to it.
-    pub online: bool,
-}
-
-/// State of one directed link, as [`Account::links`] tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkStatus {
-    /// Region that accepts the changes.
-    pub from: String,
-    /// Region that they go to.
-    pub to: String,
-    /// Whether it carries anything.
-    pub state: LinkState,
-    /// Time between acceptance and arrival, at least.
-    pub lag: Duration,
-    /// Changes accepted at `from` and not yet applied at `to`.
-    pub pending: u64,
-}
-
-/// Handle to a running account; clones share it.
-#[derive(Clone)]
-pub struct Account {
-    inner: Arc<Inner>,
-}
-
-struct Region {
-    name: String,
-    listener: Listener,
-}
-
-struct Inner {
-    gateway: Arc<Gateway>,
-    replicas: Vec<Arc<Replica>>,
-    regions: Vec<Region>,
-    global: Listener,
-    links: Vec<Arc<Link>>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    _trimming: JoinHandle<()>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-impl fmt::Debug for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account")
-            .field("endpoint", &self.endpoint())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Account {
-    /// The account-wide endpoint, such as `http://127.0.0.1:8090/`.
-    pub fn endpoint(&self) -> String {
-        gateway::endpoint(self.inner.global.port())
-    }
-
-    /// `AccountEndpoint=…;AccountKey=…;`
-    pub fn connection_string(&self) -> String {
-        format!(
-            "AccountEndpoint={};AccountKey={EMULATOR_KEY};",
-            self.endpoint()
-        )
-    }
-
-    /// All regions, in account order.
-    pub fn regions(&self) -> Vec<RegionStatus> {
-        let status = |region: &Region| RegionStatus {
-            name: region.name.clone(),
-            endpoint: gateway::endpoint(region.listener.port()),
-            online: region.listener.is_online(),
-        };
-        self.inner.regions.iter().map(status).collect()
-    }
-
-    /// Takes a region's gateway offline (connections are refused, open ones dropped), or back online on its old port.
-    /// Replication goes on unless links are cut.
-    ///
-    /// # Errors
-    /// When there is no such region, or its port was taken meanwhile.
-    pub async fn set_region_online(&self, name: &str, online: bool) -> Result<(), ControlError> {
-        let region = &self.inner.regions[self.index(name)?];
-        if !online {
-            region.listener.stop().await;
-            return Ok(());
-        }
-        region
-            .listener
-            .resume()
-            .await
-            .map_err(|source| ControlError::Listen {
-                region: name.to_owned(),
-                port: region.listener.port(),
-                source,
-            })
-    }
-
-    /// All links.
-    pub fn links(&self) -> Vec<LinkStatus> {
-        let name = |replica: &Replica| self.inner.regions[replica.index].name.clone();
-        let status = |link: &Arc<Link>| {
-            let LinkControl { state, lag } = *link.control.borrow();
-            LinkStatus {
-                from: name(&link.source),
-                to: name(&link.target),
-                state,
-                lag,
-                pending: link.pending(),
-            }
-        };
-        self.inner.links.iter().map(status).collect()
-    }
-
-    /// Opens or cuts a link, and changes its lag when one is given.
-    ///
-    /// # Errors
-    /// When the account has no such link.
-    pub fn set_link(
-        &self,
-        from: &str,
-        to: &str,
-        state: LinkState,
-        lag: Option<Duration>,
-    ) -> Result<(), ControlError> {
-        let (source, target) = (self.index(from)?, self.index(to)?);
-        let mut links = self.inner.links.iter();
-        let link = links
-            .find(|link| link.source.index == source && link.target.index == target)
-            .ok_or_else(|| ControlError::NoSuchRegion(format!("{from} → {to}")))?;
-        link.control.send_modify(|control| {
-            *control = LinkControl {
-                state,
-                lag: lag.unwrap_or(control.lag),
-            }
-        });
-        Ok(())
-    }
-
-    /// Items of a container in a region.
-    pub fn item_count(&self, region: &str, database: &str, container: &str) -> Option<u64> {
-        let region = self.index(region).ok()?;
-        let container = self
-            .inner
-            .gateway
-            .metadata()
-            .container(database, container)?;
-        let state = self.inner.replicas[region].read();
-        Some(
-            state
-                .tables
-                .get(&container.number)
-                .map_or(0, |table| table.feed.len() as u64),
-        )
-    }
-
-    /// Stops all gateways and links. What was acknowledged is on disk already, if there is one.
-    pub async fn shutdown(&self) {
-        self.inner.stop.cancel();
-        for region in &self.inner.regions {
-            region.listener.stop().await;
-        }
-        self.inner.global.stop().await;
-        self.inner.tasks.wait().await;
-        for replica in &self.inner.replicas {
-            replica.close().await;
-        }
-    }
-
-    fn index(&self, name: &str) -> Result<usize, ControlError> {
-        self.inner
-            .regions
-            .iter()
-            .position(|region| region.name == name)
-            .ok_or_else(|| ControlError::NoSuchRegion(name.to_owned()))
-    }
 }

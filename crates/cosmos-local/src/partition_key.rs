@@ -3,19 +3,44 @@
 //! A value is kept as canonical JSON of its components, such as `["t1",42]`; a missing component is `{}`, as in the
 //! header `x-ms-documentdb-partitionkey`.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use crate::epk::Hashing;
 
 /// Components of a hierarchical partition key, at the most.
 const MAX_PATHS: usize = 3;
 
-/// Longest value, in bytes of its text.
+/// Longest value, in bytes of its text; and where it is hashed as in version 1.
 const MAX_VALUE: usize = 2048;
+const MAX_VALUE_V1: usize = 101;
 
 /// The paths of a container's partition key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PartitionKeyDefinition {
     /// As given, such as `/tenant/id`.
     pub(crate) paths: Vec<String>,
+    hashing: Hashing,
+    /// The service chose the path, because the container's creator gave none.
+    is_system: bool,
+}
+
+/// A partition key value. In the order of effective partition keys, so that a range of them is a range of values.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct PartitionKey {
+    /// The effective partition key.
+    pub(crate) epk: String,
+    /// Canonical JSON of the components.
+    pub(crate) value: String,
+}
+
+/// What a partition key header names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// One value.
+    Value(PartitionKey),
+    /// All values that begin with the given components: those whose effective partition keys begin with this.
+    Prefix(String),
 }
 
 impl PartitionKeyDefinition {
@@ -46,14 +71,28 @@ impl PartitionKeyDefinition {
             .get("kind")
             .and_then(Value::as_str)
             .unwrap_or("Hash");
-        if !matches!((kind, paths.len()), ("Hash", 1) | ("MultiHash", 1..)) {
-            return Err("partitionKey.kind has to be Hash for one path, or MultiHash".into());
-        }
-        Ok(Self { paths })
+        let version = definition.get("version").map(Value::as_u64);
+        let hashing = match (kind, paths.len(), version) {
+            ("Hash", 1, None | Some(Some(1))) => Hashing::V1,
+            ("Hash", 1, Some(Some(2))) => Hashing::V2,
+            ("MultiHash", 1.., None | Some(Some(2))) => Hashing::Multi,
+            _ => {
+                return Err("partitionKey.kind has to be Hash for one path, with version 1 or 2, or MultiHash with version 2".into());
+            }
+        };
+        Ok(Self {
+            paths,
+            hashing,
+            is_system: definition.get("systemKey") == Some(&json!(true)),
+        })
     }
 
-    /// The canonical value in a document.
-    pub(crate) fn of_document(&self, members: &Map<String, Value>) -> Result<String, String> {
+    pub(crate) fn hashing(&self) -> Hashing {
+        self.hashing
+    }
+
+    /// The value in a document.
+    pub(crate) fn of_document(&self, members: &Map<String, Value>) -> Result<PartitionKey, String> {
         let components = self.paths.iter().map(|path| {
             let mut parts = path.split('/').skip(1).map(|part| part.trim_matches('"'));
             let first = parts.next().and_then(|name| members.get(name));
@@ -62,81 +101,161 @@ impl PartitionKeyDefinition {
                 .cloned()
                 .unwrap_or_else(|| json!({}))
         });
-        self.canonical(components.collect())
+        self.value(components.collect())
     }
 
-    /// The canonical value of the header's text, which has to name every component.
-    pub(crate) fn of_header(&self, text: &str) -> Result<String, String> {
-        let components: Vec<Value> = serde_json::from_str(text)
+    /// What the header's text names.
+    pub(crate) fn of_header(&self, text: &str) -> Result<Named, String> {
+        let mut components: Vec<Value> = serde_json::from_str(text)
             .map_err(|_| format!("the partition key header is not a JSON array: {text:?}"))?;
-        if components.len() != self.paths.len() {
+        if components.is_empty() && self.is_system {
+            components.push(json!({}));
+        }
+        let is_prefix = self.hashing == Hashing::Multi && components.len() < self.paths.len();
+        if components.is_empty() || components.len() != self.paths.len() && !is_prefix {
             return Err(format!(
-                "the partition key header has {} values, and the container's key has {}; prefixes of hierarchical keys are not supported by cosmos-local yet",
+                "the partition key header has {} values, and the container's key has {}",
                 components.len(),
                 self.paths.len()
             ));
         }
-        self.canonical(components)
+        if components
+            .iter()
+            .any(|value| *value == "Infinity" || *value == "NaN")
+        {
+            return Err("a partition key value cannot be Infinity or NaN".into());
+        }
+        let PartitionKey { epk, value } = self.value(components)?;
+        Ok(if is_prefix {
+            Named::Prefix(epk)
+        } else {
+            Named::Value(PartitionKey { epk, value })
+        })
     }
 
-    /// The canonical value of components from elsewhere, such as a query's filter.
-    pub(crate) fn canonical(&self, components: Vec<Value>) -> Result<String, String> {
-        let mut normal = Vec::with_capacity(components.len());
-        for component in components {
-            normal.push(match component {
-                Value::Number(number) => {
-                    let double = number.as_f64().unwrap_or_default();
-                    // 1 and 1.0 are the same key.
-                    if double.fract() == 0.0 && double.abs() < 9e15 {
-                        json!(double as i64)
-                    } else {
-                        json!(double)
-                    }
-                }
-                Value::Object(object) if !object.is_empty() => {
-                    return Err("a partition key value cannot be an object".into());
-                }
-                Value::Array(_) => return Err("a partition key value cannot be an array".into()),
-                scalar => scalar,
-            });
+    /// The value of components from elsewhere, such as a query's filter.
+    pub(crate) fn value(&self, components: Vec<Value>) -> Result<PartitionKey, String> {
+        let components = components
+            .into_iter()
+            .map(canonical)
+            .collect::<Result<Vec<Value>, String>>()?;
+        let bytes: usize = components
+            .iter()
+            .map(|component| component.as_str().map_or(8, str::len))
+            .sum();
+        let most = match self.hashing {
+            Hashing::V1 => MAX_VALUE_V1,
+            Hashing::V2 | Hashing::Multi => MAX_VALUE,
+        };
+        if bytes > most {
+            return Err(format!("a partition key value has at most {most} bytes"));
         }
-        let text = Value::Array(normal).to_string();
-        if text.len() > MAX_VALUE {
-            return Err(format!(
-                "a partition key value has at most {MAX_VALUE} bytes"
-            ));
-        }
-        Ok(text)
+        Ok(PartitionKey {
+            epk: self.hashing.of(&components),
+            value: Value::Array(components).to_string(),
+        })
     }
+}
+
+/// The one form of a component: 1 and 1.0 are the same key, and so are 0 and -0.
+fn canonical(component: Value) -> Result<Value, String> {
+    Ok(match component {
+        Value::Number(number) => {
+            let double = number.as_f64().unwrap_or_default();
+            if double.fract() == 0.0 && double.abs() < 9e15 {
+                json!(double as i64)
+            } else {
+                json!(double)
+            }
+        }
+        Value::Object(object) if !object.is_empty() => {
+            return Err("a partition key value cannot be an object".into());
+        }
+        Value::Array(_) => return Err("a partition key value cannot be an array".into()),
+        scalar => scalar,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn definition(value: Value) -> PartitionKeyDefinition {
+        PartitionKeyDefinition::parse(&value).expect("valid")
+    }
+
+    fn members(value: Value) -> Map<String, Value> {
+        value.as_object().expect("an object").clone()
+    }
+
     #[test]
     fn header_and_document_agree() {
-        let definition = PartitionKeyDefinition::parse(
-            &json!({"paths": ["/tenant/id", "/n"], "kind": "MultiHash"}),
-        )
-        .expect("valid");
-        let document = json!({"tenant": {"id": "ü"}, "n": 1.0});
+        let definition = definition(json!({"paths": ["/tenant/id", "/n"], "kind": "MultiHash"}));
         let value = definition
-            .of_document(document.as_object().expect("an object"))
+            .of_document(&members(json!({"tenant": {"id": "ü"}, "n": 1.0})))
             .expect("valid");
         assert_eq!(
-            value,
-            definition.of_header(r#"["\u00fc",1]"#).expect("valid")
+            Ok(Named::Value(value.clone())),
+            definition.of_header(r#"["\u00fc",1]"#)
         );
-        let missing = json!({"tenant": 5});
-        assert_eq!(
-            definition
-                .of_document(missing.as_object().expect("an object"))
-                .expect("valid"),
-            "[{},{}]"
-        );
-        for bad in ["[1]", "x", "[[1],2]", r#"[{"a":1},2]"#] {
+        let Ok(Named::Prefix(prefix)) = definition.of_header(r#"["\u00fc"]"#) else {
+            panic!("one component of two is a prefix");
+        };
+        assert!(value.epk.starts_with(&prefix) && value.epk != prefix);
+        let missing = definition
+            .of_document(&members(json!({"tenant": 5})))
+            .expect("valid");
+        assert_eq!(missing.value, "[{},{}]");
+        for bad in [
+            "[]",
+            "x",
+            "[[1],2]",
+            r#"[{"a":1},2]"#,
+            "[1,2,3]",
+            r#"["NaN",1]"#,
+        ] {
             assert!(definition.of_header(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_that_look_alike_are_different_and_equal_numbers_are_one() {
+        let one = definition(json!({"paths": ["/k"], "kind": "Hash", "version": 2}));
+        let key = |value: Value| one.value(vec![value]).expect("valid");
+        let all = [json!(0), json!(false), json!(""), json!(null), json!({})].map(key);
+        for (at, first) in all.iter().enumerate() {
+            assert!(
+                all[at + 1..]
+                    .iter()
+                    .all(|other| other != first && other.epk != first.epk)
+            );
+        }
+        assert_eq!(key(json!(-0.0)), key(json!(0)));
+        assert_eq!(key(json!(1.0)), key(json!(1)));
+    }
+
+    #[test]
+    fn a_key_that_the_service_chose_is_addressed_by_an_empty_array() {
+        let path = json!({"paths": ["/_partitionKey"], "kind": "Hash", "systemKey": true});
+        let system = definition(path);
+        let undefined = system
+            .of_document(&members(json!({"id": "a"})))
+            .expect("valid");
+        assert_eq!(system.of_header("[]"), Ok(Named::Value(undefined)));
+    }
+
+    #[test]
+    fn long_values_are_refused() {
+        for (version, most) in [(1, MAX_VALUE_V1), (2, MAX_VALUE)] {
+            let one = definition(json!({"paths": ["/k"], "kind": "Hash", "version": version}));
+            assert!(one.value(vec![json!("a".repeat(most))]).is_ok());
+            assert!(one.value(vec![json!("a".repeat(most + 1))]).is_err());
+        }
+        for bad in [
+            json!({"paths": ["/k"], "version": 3}),
+            json!({"paths": ["/a", "/b"], "kind": "MultiHash", "version": 1}),
+        ] {
+            assert!(PartitionKeyDefinition::parse(&bad).is_err(), "{bad}");
         }
     }
 }

@@ -9,6 +9,8 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use crate::partition_key::PartitionKey;
+
 /// One accepted mutation of one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -32,12 +34,20 @@ pub(crate) struct Record {
     pub(crate) stamp: u64,
     /// The number at the container's conflict resolution path, or `_ts` where there is none.
     pub(crate) rank: f64,
+    /// The item's own time to live, in seconds.
+    pub(crate) ttl: Option<i64>,
+    /// A delete because the time to live was over.
+    pub(crate) is_expiry: bool,
+    /// How many mutations of the same batch follow; they are carried and applied together.
+    pub(crate) followers: u64,
+    /// Values that are unique under the partition key, as [`crate::document::unique_values`] has them.
+    pub(crate) unique: Vec<String>,
 }
 
-/// Which item: its partition key value as canonical JSON, then its id.
+/// Which item: its partition key value, then its id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ItemKey {
-    pub(crate) partition: String,
+    pub(crate) partition: PartitionKey,
     pub(crate) id: String,
 }
 
@@ -49,10 +59,19 @@ impl Record {
             .is_some_and(|seen| *seen >= other.number)
     }
 
-    /// The order of conflict resolution: deletes first, then last writer wins.
+    /// Deletes win over puts. That an item has expired is no reason to lose what somebody wrote meanwhile.
+    fn kind(&self) -> u8 {
+        match (&self.body, self.is_expiry) {
+            (None, false) => 2,
+            (Some(_), _) => 1,
+            (None, true) => 0,
+        }
+    }
+
+    /// The order of conflict resolution: by kind, then last writer wins.
     fn precedence(&self, other: &Self) -> Ordering {
-        (self.body.is_none())
-            .cmp(&other.body.is_none())
+        self.kind()
+            .cmp(&other.kind())
             .then(self.rank.total_cmp(&other.rank))
             .then(self.stamp.cmp(&other.stamp))
             .then(self.origin.cmp(&other.origin))
@@ -101,21 +120,30 @@ pub(crate) fn winner<R: AsRef<Record>>(siblings: &[R]) -> Option<&R> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
 
     use super::*;
 
-    fn record(origin: usize, number: u64, context: [u64; 3], rank: f64, put: bool) -> Arc<Record> {
+    pub(crate) fn record(
+        origin: usize,
+        number: u64,
+        context: [u64; 3],
+        rank: f64,
+        put: bool,
+    ) -> Arc<Record> {
         Arc::new(Record {
             origin,
             number,
             context: context.to_vec(),
             container: 1,
             key: ItemKey {
-                partition: "[]".into(),
+                partition: PartitionKey {
+                    epk: String::new(),
+                    value: "[]".into(),
+                },
                 id: "x".into(),
             },
             body: put.then(String::new),
@@ -124,6 +152,10 @@ mod tests {
             ts: 0,
             stamp: 0,
             rank,
+            ttl: None,
+            is_expiry: false,
+            followers: 0,
+            unique: Vec::new(),
         })
     }
 
@@ -160,6 +192,16 @@ mod tests {
         let again = record(2, 1, [1, 1, 0], 1.0, true);
         assert_eq!(seen([update.clone(), delete.clone()]), delete.etag);
         assert_eq!(seen([again.clone(), update, delete]), again.etag);
+    }
+
+    #[test]
+    fn an_expiry_loses_against_whatever_was_written_meanwhile() {
+        let mut expiry = record(0, 1, [0, 0, 0], 9.0, false);
+        Arc::make_mut(&mut expiry).is_expiry = true;
+        let update = record(1, 1, [0, 0, 0], 0.0, true);
+        let delete = record(2, 1, [0, 0, 0], 0.0, false);
+        assert_eq!(seen([expiry.clone(), update.clone()]), update.etag);
+        assert_eq!(seen([update, expiry, delete.clone()]), delete.etag);
     }
 
     #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{record::Record, replica::Replica};
 
+/// How long it takes to notice that a delivery was lost, beside the lag of the link.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// Mutations that are carried at once, at the most.
 const BATCH: usize = 256;
 
@@ -25,11 +28,22 @@ pub enum LinkState {
     Cut,
 }
 
+/// How good a link is while it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LinkQuality {
+    /// Time between acceptance and arrival, at least.
+    pub lag: Duration,
+    /// What comes on top of it, at random, at the most.
+    pub jitter: Duration,
+    /// How likely a delivery is lost and has to be repeated: 0 is never, and 1 or more, always.
+    pub loss: f64,
+}
+
 /// What can be changed about a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct LinkControl {
     pub(crate) state: LinkState,
-    pub(crate) lag: Duration,
+    pub(crate) quality: LinkQuality,
 }
 
 /// One directed link.
@@ -46,10 +60,17 @@ impl Link {
             target,
             control: watch::channel(LinkControl {
                 state: LinkState::Open,
-                lag,
+                quality: LinkQuality {
+                    lag,
+                    ..LinkQuality::default()
+                },
             })
             .0,
         }
+    }
+
+    pub(crate) fn is(&self, source: usize, target: usize) -> bool {
+        self.source.index == source && self.target.index == target
     }
 
     /// Changes accepted at the source and not yet applied at the target.
@@ -71,15 +92,17 @@ impl Link {
         let lag = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
         let source = self.source.read();
         let mut due = Vec::new();
-        for record in source
-            .log
-            .range(seen + 1..)
-            .map(|(_, record)| record)
-            .take(BATCH)
-        {
+        for (_, record) in source.log.range(seen + 1..) {
+            // What was accepted as one is carried as one.
+            let is_whole = due
+                .last()
+                .is_none_or(|last: &Arc<Record>| last.followers == 0);
+            if is_whole && due.len() >= BATCH {
+                break;
+            }
             let at = record.accepted_ms().saturating_add(lag);
             // The hybrid clock may run ahead of the wall clock; without a lag there is nothing to wait for.
-            if lag > 0 && at > now {
+            if is_whole && lag > 0 && at > now {
                 let wait = Duration::from_millis(at - now);
                 return if due.is_empty() {
                     (due, Some(wait))
@@ -96,19 +119,25 @@ impl Link {
     pub(crate) async fn run(&self, stop: CancellationToken) {
         let mut control = self.control.subscribe();
         let mut changes = self.source.changes();
+        // The part of the jitter that the next delivery waits.
+        let mut extra: f64 = rand::random();
         loop {
             // Marked before looking, so that nothing that happens while looking is missed.
-            let LinkControl { state, lag } = *control.borrow_and_update();
+            let LinkControl { state, quality } = *control.borrow_and_update();
             changes.borrow_and_update();
-            let (batch, wait) = match state {
-                LinkState::Open => self.next(lag),
+            let (batch, mut wait) = match state {
+                LinkState::Open => self.next(quality.lag + quality.jitter.mul_f64(extra)),
                 LinkState::Cut => (Vec::new(), None),
             };
-            if !batch.is_empty() {
+            let is_lost = !batch.is_empty() && rand::random::<f64>() < quality.loss;
+            if is_lost {
+                wait = Some(quality.lag + RETRY);
+            } else if !batch.is_empty() {
                 if let Err(error) = self.target.apply(batch).await {
                     tracing::error!(%error, from = self.source.index, to = self.target.index, "replication has stopped");
                     return;
                 }
+                extra = rand::random();
                 continue;
             }
             tokio::select! {

@@ -1,22 +1,22 @@
 //! Session tokens: `{range}:{version}#{applied}#{region}={seen}…`, with every region of the account.
 
-use crate::{metadata::RANGE_ID, replica::State};
+use crate::{ranges::Range, replica::State};
 
 /// Membership of the account has not changed since it was created.
 const VERSION: u64 = 1;
 
 /// The token of what a region has applied.
-pub(crate) fn token(state: &State) -> String {
-    let mut token = format!("{RANGE_ID}:{VERSION}#{}", state.applied);
+pub(crate) fn token(state: &State, range: &Range) -> String {
+    let mut token = format!("{}:{VERSION}#{}", range.id, state.applied);
     for (region, seen) in state.seen.iter().enumerate() {
         token += &format!("#{}={seen}", region + 1);
     }
     token
 }
 
-/// Whether a region has applied everything that a client's token names. Entries of other ranges do not count; text that is
-/// not a token is an error for the client.
-pub(crate) fn is_satisfied(token: &str, state: &State) -> Result<bool, String> {
+/// Whether a region has applied everything that a client's token names for a range, or for those it was split from.
+/// Entries of other ranges do not count; text that is not a token is an error for the client.
+pub(crate) fn is_satisfied(token: &str, state: &State, serving: &Range) -> Result<bool, String> {
     for entry in token
         .split(',')
         .map(str::trim)
@@ -24,7 +24,10 @@ pub(crate) fn is_satisfied(token: &str, state: &State) -> Result<bool, String> {
     {
         let invalid = || format!("the session token {entry:?} is not valid");
         let (range, rest) = entry.split_once(':').ok_or_else(invalid)?;
-        if range != RANGE_ID {
+        let is_serving = range
+            .parse()
+            .is_ok_and(|id: u32| id == serving.id || serving.parents.contains(&id));
+        if !is_serving {
             continue;
         }
         let mut parts = rest.split('#');
@@ -71,8 +74,14 @@ mod tests {
     #[test]
     fn a_region_serves_what_it_has_reached() {
         let mut state = State::empty(2);
+        let range = Range {
+            id: 0,
+            start: String::new(),
+            end: "FF".into(),
+            parents: vec![5],
+        };
         (state.applied, state.seen) = (57, vec![40, 17]);
-        assert_eq!(token(&state), "0:1#57#1=40#2=17");
+        assert_eq!(token(&state, &range), "0:1#57#1=40#2=17");
         for (text, expected) in [
             ("0:1#57#1=40#2=17", Ok(true)),
             ("0:1#99#1=40#2=1", Ok(true)),
@@ -82,9 +91,10 @@ mod tests {
             ("0:1#1#9=999", Ok(true)),
             ("0:2#1#1=1", Ok(false)),
             ("0:-1#57", Ok(true)),
+            ("5:1#1#1=41", Ok(false)),
         ] {
-            assert_eq!(is_satisfied(text, &state), expected, "{text}");
+            assert_eq!(is_satisfied(text, &state, &range), expected, "{text}");
         }
-        assert!(is_satisfied("nonsense", &state).is_err());
+        assert!(is_satisfied("nonsense", &state, &range).is_err());
     }
 }

@@ -1,8 +1,6 @@
 //! The official Rust SDK, unmodified, against several regions over real HTTP.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::time::{Duration, Instant};
-
 use azure_data_cosmos::{
     AccountReference, CosmosClient, CosmosError, Query, RoutingStrategy,
     clients::ContainerClient,
@@ -14,16 +12,12 @@ use cosmos_local::{Account, CosmosLocal, EMULATOR_KEY, LinkState, RegionConfig};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const REGIONS: [&str; 3] = ["West US", "North Europe", "Southeast Asia"];
+mod support;
+
+use support::{REGIONS, set_links, settled};
 
 async fn start(regions: &[&str]) -> Account {
-    let builder = regions
-        .iter()
-        .fold(CosmosLocal::builder(), |builder, name| {
-            builder.region(RegionConfig::new(*name))
-        });
-    let account = builder.start().await.unwrap();
+    let account = support::start(regions.len()).await;
     provision(&account).await;
     account
 }
@@ -74,29 +68,17 @@ async fn read(container: &ContainerClient, id: &str) -> Result<Value, CosmosErro
     container.read_item("t1", id, None).await?.into_model()
 }
 
-async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "did not come true: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn settled(account: &Account) {
-    eventually("nothing is pending", async || {
-        account.links().iter().all(|link| link.pending == 0)
-    })
-    .await;
-}
-
-fn set_links(account: &Account, state: LinkState) {
-    for link in account.links() {
-        account.set_link(&link.from, &link.to, state, None).unwrap();
-    }
-}
-
 /// Drains the change feed; returns the ids, and the token of the place where it ended.
 async fn changes(container: &ContainerClient, token: Option<String>) -> (Vec<String>, String) {
+    all_changes(container, token, 1).await
+}
+
+/// Drains the change feed of a container with so many partitions, which take turns.
+async fn all_changes(
+    container: &ContainerClient,
+    token: Option<String>,
+    partitions: usize,
+) -> (Vec<String>, String) {
     let mut options = ChangeFeedOptions::default();
     if let Some(token) = token {
         options = options.with_continuation_token(ContinuationToken::from_string(token));
@@ -109,12 +91,17 @@ async fn changes(container: &ContainerClient, token: Option<String>) -> (Vec<Str
         )
         .await
         .unwrap();
-    let mut ids = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page.unwrap();
-        if page.items().is_empty() {
+    let (mut ids, mut empty) = (Vec::new(), 0);
+    while empty < partitions {
+        let Some(page) = pages.next().await else {
             break;
-        }
+        };
+        let page = page.unwrap();
+        empty = if page.items().is_empty() {
+            empty + 1
+        } else {
+            0
+        };
         ids.extend(
             page.items()
                 .iter()
@@ -304,50 +291,203 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     account.shutdown().await;
 }
 
+/// All rows of a query.
+async fn rows(container: &ContainerClient, query: &Query, scope: FeedScope) -> Vec<Value> {
+    let items = container
+        .query_items::<Value>(query.clone(), scope, None)
+        .await
+        .unwrap();
+    items.map(|item| item.unwrap()).collect().await
+}
+
 #[tokio::test]
 async fn queries_run_in_a_partition_and_across_all() {
     let account = start(&REGIONS[..1]).await;
     let orders = orders(&account, &REGIONS[..1]).await;
     for n in 0..40 {
         let (id, tenant) = (format!("o-{n:02}"), format!("t{}", n % 2));
-        let order = json!({"id": id, "tenant": tenant, "total": n});
+        let order = json!({
+            "id": id, "tenant": tenant, "total": n * 7 % 40, "kind": (["book", "pen"][n / 20]),
+            "lines": [{"sku": format!("s{}", n % 4), "count": n % 3}],
+        });
         orders.upsert_item(tenant, &id, order, None).await.unwrap();
     }
-    let ids = async |query: Query, scope: FeedScope| -> Vec<String> {
-        let items = orders
-            .query_items::<Value>(query, scope, None)
-            .await
-            .unwrap();
-        let items: Vec<Value> = items.map(|item| item.unwrap()).collect().await;
-        items
-            .iter()
-            .map(|item| item["id"].as_str().unwrap().to_owned())
-            .collect()
+    let own = FeedScope::partition("t1");
+    let all = FeedScope::full_container();
+    let total = |n: usize| n * 7 % 40;
+    let by_total = |least: usize| {
+        let mut ids: Vec<usize> = (0..40).filter(|n| total(*n) >= least).collect();
+        ids.sort_by_key(|n| std::cmp::Reverse(total(*n)));
+        ids.into_iter().map(|n| json!(format!("o-{n:02}")))
     };
-    let newest =
-        Query::from("SELECT TOP 3 * FROM c WHERE c.tenant = @tenant ORDER BY c.total DESC")
-            .with_parameter("@tenant", "t1")
-            .unwrap();
+    let cases = [
+        (
+            "SELECT TOP 3 VALUE c.total FROM c WHERE c.tenant = 't1' ORDER BY c.total DESC",
+            own.clone(),
+            vec![json!(39), json!(37), json!(35)],
+        ),
+        (
+            "SELECT VALUE c.id FROM c WHERE c.total >= 30 ORDER BY c.total DESC",
+            all.clone(),
+            by_total(30).collect(),
+        ),
+        (
+            "SELECT TOP 4 VALUE c.id FROM c ORDER BY c.total DESC",
+            all.clone(),
+            by_total(0).take(4).collect(),
+        ),
+        (
+            "SELECT VALUE c.id FROM c ORDER BY c.total DESC OFFSET 5 LIMIT 6",
+            all.clone(),
+            by_total(0).skip(5).take(6).collect(),
+        ),
+        (
+            "SELECT VALUE c.total FROM c WHERE c.tenant IN ('t0', 't1') AND c.total BETWEEN 4 AND 6 ORDER BY c.kind, c.total DESC",
+            all.clone(),
+            vec![json!(6), json!(4), json!(5)],
+        ),
+        (
+            "SELECT DISTINCT VALUE c.kind FROM c ORDER BY c.kind",
+            all.clone(),
+            vec![json!("book"), json!("pen")],
+        ),
+        (
+            "SELECT l.sku, c.total FROM c JOIN l IN c.lines WHERE l.count = 2 AND c.total = 14",
+            all.clone(),
+            vec![json!({"sku": "s2", "total": 14})],
+        ),
+        (
+            "SELECT VALUE c.total FROM c WHERE EXISTS(SELECT VALUE l FROM l IN c.lines WHERE l.sku = 's3') AND c.total < 5",
+            all,
+            vec![json!(1)],
+        ),
+        (
+            "SELECT c.kind, COUNT(1) AS n, SUM(c.total) AS sum FROM c GROUP BY c.kind",
+            own.clone(),
+            vec![
+                json!({"kind": "book", "n": 10, "sum": 220}),
+                json!({"kind": "pen", "n": 10, "sum": 180}),
+            ],
+        ),
+        (
+            "SELECT VALUE MAX(c.id) FROM c",
+            own.clone(),
+            vec![json!("o-39")],
+        ),
+    ];
+    for (text, scope, expected) in cases {
+        assert_eq!(
+            rows(&orders, &Query::from(text), scope).await,
+            expected,
+            "{text}"
+        );
+    }
+    let named = Query::from("SELECT VALUE c.id FROM c WHERE c.total = @total")
+        .with_parameter("@total", total(9))
+        .unwrap();
     assert_eq!(
-        ids(newest, FeedScope::partition("t1")).await,
-        ["o-39", "o-37", "o-35"]
-    );
-    let across = Query::from("SELECT * FROM c WHERE c.total >= 38 ORDER BY c.total");
-    assert_eq!(
-        ids(across, FeedScope::full_container()).await,
-        ["o-38", "o-39"]
+        rows(&orders, &named, FeedScope::full_container()).await,
+        [json!("o-09")]
     );
     let wrong = orders
-        .query_items::<Value>(
-            Query::from("SELEC * FROM c"),
-            FeedScope::partition("t1"),
-            None,
-        )
+        .query_items::<Value>(Query::from("SELEC * FROM c"), own, None)
         .await;
     let wrong = match wrong {
         Err(error) => error,
         Ok(mut items) => items.next().await.unwrap().unwrap_err(),
     };
     assert!(wrong.to_string().contains("400"), "{wrong}");
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_query_of_one_partition_costs_the_same_whatever_others_hold() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    let fill = async |tenant: &'static str, count: usize| {
+        for n in 0..count {
+            let id = format!("{tenant}-{n}");
+            let order = json!({"id": id, "tenant": tenant, "total": n});
+            orders.upsert_item(tenant, &id, order, None).await.unwrap();
+        }
+    };
+    let cost = async |text: &str| {
+        let mut pages = orders
+            .query_items::<Value>(Query::from(text), FeedScope::partition("t1"), None)
+            .await
+            .unwrap()
+            .into_pages();
+        let mut charge = 0.0;
+        while let Some(page) = pages.next().await {
+            charge += page
+                .unwrap()
+                .headers()
+                .request_charge()
+                .map_or(0.0, |charge| charge.value());
+        }
+        charge
+    };
+    let newest = "SELECT TOP 20 * FROM c WHERE c.tenant = 't1' ORDER BY c.total DESC";
+    let one = "SELECT * FROM c WHERE c.id = 't1-7'";
+    fill("t1", 30).await;
+    let alone = (cost(newest).await, cost(one).await);
+    fill("t0", 100).await;
+    fill("t2", 100).await;
+    assert_eq!((cost(newest).await, cost(one).await), alone);
+    assert!(alone.1 < alone.0, "an id names one item: {alone:?}");
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_container_that_was_made_anew_is_read_again() {
+    for from_now in [false, true] {
+        let account = start(&REGIONS[..2]).await;
+        let orders = orders(&account, &REGIONS[..2]).await;
+        put(&orders, "a").await;
+        assert_eq!(changes(&orders, None).await.0, ["a"]);
+        let other = client(&account, &[]).await;
+        other.database_client("shop").delete(None).await.unwrap();
+        provision(&account).await;
+        if from_now {
+            let now = orders
+                .query_change_feed::<Value>(
+                    FeedScope::full_container(),
+                    ChangeFeedStartFrom::Now,
+                    None,
+                )
+                .await;
+            let page = now.unwrap().next().await.unwrap().unwrap();
+            assert!(page.items().is_empty());
+        }
+        assert_eq!(changes(&orders, None).await.0, [""; 0]);
+        put(&orders, "b").await;
+        assert_eq!(changes(&orders, None).await.0, ["b"]);
+        account.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_feed_goes_on_over_a_split() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    let put_all = async |from: usize| {
+        for n in from..from + 10 {
+            let (id, tenant) = (format!("o-{n}"), format!("t{n}"));
+            let order = json!({"id": id, "tenant": tenant});
+            orders.upsert_item(&tenant, &id, order, None).await.unwrap();
+        }
+    };
+    put_all(0).await;
+    let (ids, token) = all_changes(&orders, None, 1).await;
+    assert_eq!(ids.len(), 10);
+    account.split_partition("shop", "orders", "0").unwrap();
+    put_all(10).await;
+    let (mut ids, token) = all_changes(&orders, Some(token), 2).await;
+    ids.sort();
+    let expected: Vec<String> = (10..20).map(|n| format!("o-{n}")).collect();
+    assert_eq!(ids, expected, "neither lost nor repeated");
+    account.split_partition("shop", "orders", "2").unwrap();
+    put_all(20).await;
+    assert_eq!(all_changes(&orders, Some(token), 3).await.0.len(), 10);
     account.shutdown().await;
 }

@@ -26,6 +26,10 @@ pub enum Generation {
 
 /// The one binding that starts a function.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per function, made once at start"
+)]
 pub enum Trigger {
     /// `httpTrigger`
     Http(HttpTrigger),

@@ -203,6 +203,7 @@ impl HostBuilder {
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             url: url.clone(),
+            port: address.port(),
             label: label.clone(),
             host_id: label.to_lowercase().replace(' ', "-"),
             instance_id: Uuid::new_v4().simple().to_string(),
@@ -303,6 +304,12 @@ impl FunctionsHost {
         self.shared.url.clone()
     }
 
+    /// The port it listens on: the one asked for, or the one that the system chose.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.shared.port
+    }
+
     /// The loaded functions; empty while the host is not running.
     #[must_use]
     pub fn functions(&self) -> Vec<FunctionInfo> {
@@ -389,6 +396,7 @@ impl Phase {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) url: String,
+    port: u16,
     pub(crate) label: Arc<str>,
     pub(crate) host_id: String,
     pub(crate) instance_id: String,

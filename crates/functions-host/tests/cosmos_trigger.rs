@@ -370,7 +370,8 @@ async fn configurations_that_cannot_work_are_refused_by_name() {
     let world = World::new().await;
     world.create_container("by-device", "/deviceId").await;
     let sink = Sink::default();
-    let cases: [(fn(&mut functions_host::binding::CosmosTrigger), &str); 3] = [
+    type Change = fn(&mut functions_host::binding::CosmosTrigger);
+    let cases: [(Change, &str); 3] = [
         (
             |t| t.lease_container = "events".into(),
             "are the same (db/events)",

@@ -6,11 +6,14 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Gateway, endpoint,
+    Gateway,
+    documents::is_query,
+    endpoint,
+    query::over_resources,
     reply::{ApiError, Reply},
     request::Request,
 };
-use crate::metadata::{Container, MetadataError};
+use crate::{WriteMode, container::Container, metadata::MetadataError};
 
 impl From<MetadataError> for ApiError {
     fn from(error: MetadataError) -> Self {
@@ -18,6 +21,7 @@ impl From<MetadataError> for ApiError {
             MetadataError::BadRequest(_) => StatusCode::BAD_REQUEST,
             MetadataError::Conflict(_) => StatusCode::CONFLICT,
             MetadataError::NotFound(_) => StatusCode::NOT_FOUND,
+            MetadataError::Forbidden(_) => StatusCode::FORBIDDEN,
             MetadataError::Io(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
@@ -34,11 +38,8 @@ fn not_allowed(request: &Request) -> ApiError {
 /// Throughput is not limited here, so there are no offers; SDKs take an empty list for "not configured".
 pub(super) fn offers(request: &Request) -> Result<Reply, ApiError> {
     match request.method {
-        Method::GET | Method::HEAD | Method::POST => Ok(Reply::json(
-            StatusCode::OK,
-            &json!({"_rid": "", "Offers": [], "_count": 0}),
-        )
-        .header("x-ms-item-count", "0")),
+        Method::GET | Method::HEAD => Ok(list("", "Offers", Vec::new())),
+        Method::POST if is_query(request) => over_resources(request, "", "Offers", Vec::new()),
         _ => Err(not_allowed(request)),
     }
 }
@@ -56,6 +57,10 @@ impl Gateway {
     pub(super) fn account(&self, region: usize) -> Reply {
         let location = |region: &super::Region| json!({"name": region.name, "databaseAccountEndpoint": endpoint(region.port.load(Ordering::Relaxed))});
         let locations: Vec<Value> = self.regions.iter().map(location).collect();
+        let (multi, writable) = match self.write_mode {
+            WriteMode::Multi => (true, locations.clone()),
+            WriteMode::Single => (false, vec![location(&self.regions[self.hub()])]),
+        };
         let consistency = json!({"defaultConsistencyLevel": "Session"});
         let replication =
             json!({"asyncReplication": false, "minReplicaSetSize": 3, "maxReplicasetSize": 4});
@@ -77,9 +82,9 @@ impl Gateway {
             "media": "//media/",
             "addresses": "//addresses/",
             "_dbs": "//dbs/",
-            "writableLocations": locations,
+            "writableLocations": writable,
             "readableLocations": locations,
-            "enableMultipleWriteLocations": true,
+            "enableMultipleWriteLocations": multi,
             "continuousBackupEnabled": false,
             "enableNRegionSynchronousCommit": false,
             "enablePerPartitionFailoverBehavior": false,
@@ -93,19 +98,13 @@ impl Gateway {
     }
 
     pub(super) fn databases(&self, request: &Request) -> Result<Reply, ApiError> {
+        let views = || {
+            let databases = self.metadata.databases();
+            databases.iter().map(|database| database.view()).collect()
+        };
         match request.method {
-            Method::GET | Method::HEAD => Ok(list(
-                "",
-                "Databases",
-                self.metadata
-                    .databases()
-                    .iter()
-                    .map(|database| database.view())
-                    .collect(),
-            )),
-            Method::POST if request.flag("x-ms-documentdb-isquery") => {
-                Err(ApiError::unsupported("a query over databases"))
-            }
+            Method::GET | Method::HEAD => Ok(list("", "Databases", views())),
+            Method::POST if is_query(request) => over_resources(request, "", "Databases", views()),
             Method::POST => {
                 let database = self.metadata.create_database(&request.object()?)?;
                 Ok(Reply::json(StatusCode::CREATED, &database.view()))
@@ -114,7 +113,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn database(&self, request: &Request, name: &str) -> Result<Reply, ApiError> {
+    pub(super) async fn database(&self, request: &Request, name: &str) -> Result<Reply, ApiError> {
         let database = self.metadata.database(name).ok_or_else(|| {
             ApiError::new(
                 StatusCode::NOT_FOUND,
@@ -125,9 +124,7 @@ impl Gateway {
             Method::GET | Method::HEAD => Ok(Reply::json(StatusCode::OK, &database.view())),
             Method::DELETE => {
                 for container in self.metadata.delete_database(&database.id)? {
-                    self.regions
-                        .iter()
-                        .for_each(|region| region.replica.forget(container));
+                    self.forget(container).await;
                 }
                 Ok(Reply::empty(StatusCode::NO_CONTENT))
             }
@@ -143,25 +140,23 @@ impl Gateway {
             )
             .substatus(1003)
         })?;
+        let views = || {
+            let containers = self.metadata.containers(&database.id);
+            let views = containers.iter().map(|container| container.view());
+            views.collect()
+        };
+        const LIST: &str = "DocumentCollections";
         match request.method {
-            Method::GET | Method::HEAD => {
-                let containers = self.metadata.containers(&database.id);
-                Ok(list(
-                    &database.rid(),
-                    "DocumentCollections",
-                    containers
-                        .iter()
-                        .map(|container| container.view())
-                        .collect(),
-                ))
-            }
-            Method::POST if request.flag("x-ms-documentdb-isquery") => {
-                Err(ApiError::unsupported("a query over containers"))
+            Method::GET | Method::HEAD => Ok(list(&database.rid(), LIST, views())),
+            Method::POST if is_query(request) => {
+                over_resources(request, &database.rid(), LIST, views())
             }
             Method::POST => {
-                let container = self
-                    .metadata
-                    .create_container(&database.id, request.object()?)?;
+                let container = self.metadata.create_container(
+                    &database.id,
+                    request.object()?,
+                    self.partitions,
+                )?;
                 Ok(Reply::json(StatusCode::CREATED, &container.view())
                     .header("etag", container.etag()))
             }
@@ -169,7 +164,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn container_itself(
+    pub(super) async fn container_itself(
         &self,
         request: &Request,
         database: &str,
@@ -190,7 +185,7 @@ impl Gateway {
                 .header("etag", container.etag())
                 .header(
                     "x-ms-alt-content-path",
-                    format!("dbs/{}", container.database),
+                    format!("dbs/{}", container.database()),
                 )
                 .header("x-ms-content-path", container.rid())),
             Method::PUT => {
@@ -201,12 +196,16 @@ impl Gateway {
             }
             Method::DELETE => {
                 self.metadata.delete_container(&container)?;
-                self.regions
-                    .iter()
-                    .for_each(|region| region.replica.forget(container.number));
+                self.forget(container.number).await;
                 Ok(Reply::empty(StatusCode::NO_CONTENT))
             }
             _ => Err(not_allowed(request)),
+        }
+    }
+
+    async fn forget(&self, container: u32) {
+        for region in &self.regions {
+            region.replica.forget(container).await;
         }
     }
 
@@ -226,7 +225,7 @@ impl Gateway {
             list(
                 &container.rid(),
                 "PartitionKeyRanges",
-                vec![container.range_view()],
+                container.range_views(),
             )
         };
         Ok(reply.header("etag", etag))

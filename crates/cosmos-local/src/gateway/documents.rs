@@ -1,10 +1,10 @@
-//! Items: create, upsert, replace, read, delete and list.
+//! Items: create, upsert, replace, patch, read, delete and list.
 
 use std::{ops::Bound, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Method, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::{
     Gateway,
@@ -12,34 +12,50 @@ use super::{
     request::Request,
 };
 use crate::{
-    metadata::Container,
+    charge,
+    container::Container,
+    document::{Document, DocumentError},
+    epk,
+    partition_key::{Named, PartitionKey},
+    patch::Patch,
     record::{ItemKey, Record},
-    replica::{Change, Document, Write, WriteError, Written},
+    replica::{Change, Outcome, Rejected, Step, Transaction, WriteError},
+    scope::Scope,
+    ttl::Lifetimes,
 };
-
-/// Largest item, in bytes of its text without system properties.
-const MAX_ITEM: usize = 2 * 1024 * 1024;
-
-/// Longest id, in bytes.
-const MAX_ID: usize = 1023;
 
 /// Items of a page, when the client has no wish, and at the most; and its bytes, at the most.
 pub(super) const USUAL_PAGE: usize = 100;
 pub(super) const MAX_PAGE: usize = 1000;
 pub(super) const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Written by the service; what a client sends of them is left out.
-const SYSTEM_PROPERTIES: [&str; 6] = ["_rid", "_self", "_etag", "_attachments", "_ts", "_lsn"];
+impl From<DocumentError> for ApiError {
+    fn from(error: DocumentError) -> Self {
+        WriteError::from(error).into()
+    }
+}
 
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
-        let status = match &error {
-            WriteError::Conflict => StatusCode::CONFLICT,
-            WriteError::NotFound => StatusCode::NOT_FOUND,
-            WriteError::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            WriteError::Disk(_) | WriteError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        let (status, substatus) = match &error {
+            WriteError::Conflict => (StatusCode::CONFLICT, 0),
+            WriteError::NotUnique => (StatusCode::CONFLICT, 3301),
+            WriteError::NotFound => (StatusCode::NOT_FOUND, 0),
+            WriteError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, 0),
+            WriteError::ConditionFalse => (StatusCode::PRECONDITION_FAILED, 1110),
+            WriteError::Invalid(_) | WriteError::Document(DocumentError::Invalid(_)) => {
+                (StatusCode::BAD_REQUEST, 0)
+            }
+            WriteError::Document(DocumentError::TooLarge) => (StatusCode::PAYLOAD_TOO_LARGE, 0),
+            WriteError::Disk(_) | WriteError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, 0),
         };
-        Self::new(status, error.to_string())
+        Self::new(status, error.to_string()).substatus(substatus)
+    }
+}
+
+impl From<Rejected> for ApiError {
+    fn from(rejected: Rejected) -> Self {
+        rejected.error.into()
     }
 }
 
@@ -53,7 +69,7 @@ impl Gateway {
     ) -> Result<Reply, ApiError> {
         match request.method {
             Method::GET | Method::HEAD => {
-                self.reach(region, request).await?;
+                self.reach(region, request, container).await?;
                 if request.header("a-im").is_some() {
                     self.changes(region, request, container)
                 } else {
@@ -64,14 +80,14 @@ impl Gateway {
                 self.query_plan(request, container)
             }
             Method::POST if request.flag("x-ms-cosmos-is-batch-request") => {
-                Err(ApiError::unsupported("a transactional batch"))
+                self.batch(region, request, container).await
             }
             Method::POST if is_query(request) => {
-                self.reach(region, request).await?;
-                self.query(region, request, container)
+                self.reach(region, request, container).await?;
+                self.query(region, request, container).await
             }
             Method::POST => {
-                let document = document(request)?;
+                let document = Document::new(request.object()?)?;
                 let upsert = request.flag("x-ms-documentdb-is-upsert");
                 let change = if upsert {
                     Change::Upsert(document)
@@ -95,37 +111,27 @@ impl Gateway {
         container: &Arc<Container>,
         id: &str,
     ) -> Result<Reply, ApiError> {
-        match request.method {
+        let id = id.to_owned();
+        let change = match request.method {
             Method::GET | Method::HEAD => {
-                self.reach(region, request).await?;
-                self.read_item(region, request, container, id)
+                self.reach(region, request, container).await?;
+                return self.read_item(region, request, container, id);
             }
-            Method::PUT => {
-                let document = document(request)?;
-                if document.id != id {
-                    return Err(ApiError::bad_request(format!(
-                        "the body's id {:?} is not the path's id {id:?}",
-                        document.id
-                    )));
-                }
-                self.write(region, request, container, Change::Replace(document))
-                    .await
+            Method::PUT => replacement(Document::new(request.object()?)?, &id)?,
+            Method::DELETE => Change::Delete { id },
+            // By the verb: clients send various content types with it, or none.
+            Method::PATCH => Change::Patch {
+                id,
+                patch: patch(request.json()?, container)?,
+            },
+            _ => {
+                return Err(ApiError::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    format!("{} is not an operation of items", request.method),
+                ));
             }
-            Method::DELETE => {
-                self.write(
-                    region,
-                    request,
-                    container,
-                    Change::Delete { id: id.to_owned() },
-                )
-                .await
-            }
-            Method::PATCH => Err(ApiError::unsupported("patching an item")),
-            _ => Err(ApiError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("{} is not an operation of items", request.method),
-            )),
-        }
+        };
+        self.write(region, request, container, change).await
     }
 
     async fn write(
@@ -135,47 +141,32 @@ impl Gateway {
         container: &Arc<Container>,
         change: Change,
     ) -> Result<Reply, ApiError> {
-        for trigger in [
-            "x-ms-documentdb-pre-trigger-include",
-            "x-ms-documentdb-post-trigger-include",
-        ] {
-            if request
-                .header(trigger)
-                .is_some_and(|names| !names.is_empty())
-            {
-                return Err(ApiError::unsupported("a trigger"));
-            }
-        }
+        self.check_write(region, request)?;
         let partition = partition(request, container)?;
-        let deletes = match &change {
-            Change::Delete { .. } => true,
-            Change::Create(document) | Change::Upsert(document) | Change::Replace(document) => {
-                let own = container
-                    .partition_key
-                    .of_document(&document.members)
-                    .map_err(ApiError::bad_request)?;
-                if own != partition {
-                    let message = format!(
-                        "the partition key header says {partition}, and the document {own}"
-                    );
-                    return Err(ApiError::bad_request(message).substatus(1001));
-                }
-                false
-            }
-        };
-        self.reach(region, request).await?;
-        let write = Write {
-            container: Arc::clone(container),
-            partition,
+        check_partition(&change, &partition, container)?;
+        self.reach(region, request, container).await?;
+        let creates = matches!(change, Change::Create(_) | Change::Upsert(_));
+        let deletes = matches!(change, Change::Delete { .. });
+        let step = Step {
             change,
             if_match: request.header("if-match").map(str::to_owned),
             only_if_missing: request.header("if-none-match") == Some("*"),
         };
-        let Written { record, created } = self.replica(region).write(write).await?;
+        let transaction = Transaction {
+            container: Arc::clone(container),
+            partition,
+            steps: vec![step],
+        };
+        let outcomes = self.replica(region).transact(transaction).await?;
+        let outcome = outcomes.into_iter().next().ok_or_else(|| {
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "a write had no outcome")
+        })?;
+        let charge = charge_of(&outcome);
         if deletes {
-            return Ok(Reply::empty(StatusCode::NO_CONTENT).charge(6.0));
+            return Ok(Reply::empty(StatusCode::NO_CONTENT).charge(charge));
         }
-        let status = if created {
+        let Outcome { record, created } = outcome;
+        let status = if created && creates {
             StatusCode::CREATED
         } else {
             StatusCode::OK
@@ -187,7 +178,23 @@ impl Gateway {
         };
         Ok(Reply::new(status, body)
             .header("etag", record.etag.clone())
-            .charge(6.0))
+            .charge(charge))
+    }
+
+    /// Whether this region takes this write.
+    pub(super) fn check_write(&self, region: usize, request: &Request) -> Result<(), ApiError> {
+        for trigger in [
+            "x-ms-documentdb-pre-trigger-include",
+            "x-ms-documentdb-post-trigger-include",
+        ] {
+            if request
+                .header(trigger)
+                .is_some_and(|names| !names.is_empty())
+            {
+                return Err(ApiError::unsupported("a trigger"));
+            }
+        }
+        self.writable(region)
     }
 
     fn read_item(
@@ -195,19 +202,16 @@ impl Gateway {
         region: usize,
         request: &Request,
         container: &Container,
-        id: &str,
+        id: String,
     ) -> Result<Reply, ApiError> {
         let key = ItemKey {
             partition: partition(request, container)?,
-            id: id.to_owned(),
+            id,
         };
         let found = {
             let state = self.replica(region).read();
-            let item = state
-                .tables
-                .get(&container.number)
-                .and_then(|table| table.items.get(&key));
-            item.and_then(|item| item.visible().cloned())
+            let item = state.item(container.number, &key);
+            item.and_then(|item| item.visible(Lifetimes::now(container)).cloned())
         };
         let Some(record) = found else {
             return Err(ApiError::new(
@@ -218,7 +222,9 @@ impl Gateway {
         let reply = if request.header("if-none-match") == Some(record.etag.as_str()) {
             Reply::empty(StatusCode::NOT_MODIFIED)
         } else {
-            Reply::new(StatusCode::OK, record.body.clone().unwrap_or_default())
+            let body = record.body.clone().unwrap_or_default();
+            let charge = charge::read(body.len());
+            Reply::new(StatusCode::OK, body).charge(charge)
         };
         Ok(reply.header("etag", record.etag.clone()))
     }
@@ -235,14 +241,8 @@ impl Gateway {
             .map(decode_key)
             .transpose()?;
         let most = request.page_size(USUAL_PAGE, MAX_PAGE);
-        let start = match (&after, &scope) {
-            (Some(after), _) => Bound::Excluded(after.clone()),
-            (None, Some(partition)) => Bound::Included(ItemKey {
-                partition: partition.clone(),
-                id: String::new(),
-            }),
-            (None, None) => Bound::Unbounded,
-        };
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let lifetimes = Lifetimes::now(container);
         let (mut records, mut bytes): (Vec<Arc<Record>>, usize) = (Vec::new(), 0);
         let mut last = None;
         {
@@ -251,11 +251,9 @@ impl Gateway {
                 .tables
                 .get(&container.number)
                 .into_iter()
-                .flat_map(|table| table.items.range((start.clone(), Bound::Unbounded)));
-            let items = items
-                .take_while(|(key, _)| scope.as_ref().is_none_or(|scope| *scope == key.partition));
-            for (key, item) in items {
-                let Some(record) = item.visible() else {
+                .flat_map(|table| scope.items(table, from));
+            for (_, item) in items {
+                let Some(record) = item.visible(lifetimes) else {
                     continue;
                 };
                 bytes += record.body.as_ref().map_or(0, String::len);
@@ -263,7 +261,6 @@ impl Gateway {
                     last = records.last().map(|record| encode_key(&record.key));
                     break;
                 }
-                debug_assert_eq!(*key, record.key);
                 records.push(Arc::clone(record));
             }
         }
@@ -293,10 +290,67 @@ pub(super) fn page<'a>(container: &Container, rows: impl Iterator<Item = &'a str
         "{{\"_rid\":\"{}\",\"Documents\":[{documents}],\"_count\":{count}}}",
         container.rid()
     );
-    Reply::new(StatusCode::OK, body).header("x-ms-item-count", count.to_string())
+    let charge = charge::read(body.len());
+    Reply::new(StatusCode::OK, body)
+        .header("x-ms-item-count", count.to_string())
+        .charge(charge)
 }
 
-fn is_query(request: &Request) -> bool {
+/// What a write has cost.
+pub(super) fn charge_of(outcome: &Outcome) -> f64 {
+    let Outcome { record, created } = outcome;
+    match &record.body {
+        None => charge::write(0),
+        Some(body) if *created => charge::write(body.len()),
+        Some(body) => charge::replace(body.len()),
+    }
+}
+
+pub(super) fn replacement(document: Document, id: &str) -> Result<Change, ApiError> {
+    if document.id == id {
+        return Ok(Change::Replace(document));
+    }
+    Err(ApiError::bad_request(format!(
+        "the body's id {:?} is not the path's id {id:?}",
+        document.id
+    )))
+}
+
+/// A patch of an item of this container: its id and partition key stay what they are.
+pub(super) fn patch(body: Value, container: &Container) -> Result<Arc<Patch>, ApiError> {
+    let own = ["/id", "/_rid", "/_self", "/_etag", "/_attachments", "/_ts"].map(str::to_owned);
+    let fixed = [&own[..], &container.partition_key.paths].concat();
+    Patch::parse(body, &fixed)
+        .map(Arc::new)
+        .map_err(ApiError::bad_request)
+}
+
+/// A document belongs to the partition that its own members name.
+pub(super) fn check_partition(
+    change: &Change,
+    partition: &PartitionKey,
+    container: &Container,
+) -> Result<(), ApiError> {
+    let (Change::Create(document) | Change::Upsert(document) | Change::Replace(document)) = change
+    else {
+        return Ok(());
+    };
+    let own = container
+        .partition_key
+        .of_document(&document.members)
+        .map_err(ApiError::bad_request)?;
+    if own == *partition {
+        return Ok(());
+    }
+    let message = format!(
+        "the partition key header says {}, and the document {}",
+        partition.value, own.value
+    );
+    Err(ApiError::bad_request(message).substatus(1001))
+}
+
+/// Whether the body is a query, and not a new resource.
+pub(super) fn is_query(request: &Request) -> bool {
     request.flag("x-ms-documentdb-isquery")
         || request
             .header("content-type")
@@ -304,90 +358,114 @@ fn is_query(request: &Request) -> bool {
 }
 
 /// The partition key header, which every operation on one item needs.
-fn partition(request: &Request, container: &Container) -> Result<String, ApiError> {
+pub(super) fn partition(
+    request: &Request,
+    container: &Container,
+) -> Result<PartitionKey, ApiError> {
     let text = request
         .header("x-ms-documentdb-partitionkey")
         .ok_or_else(|| {
             ApiError::bad_request("the header x-ms-documentdb-partitionkey is missing")
         })?;
-    container
+    whole_key(text, container)
+}
+
+/// A partition key value from its text in the header's form.
+pub(super) fn whole_key(text: &str, container: &Container) -> Result<PartitionKey, ApiError> {
+    match container
         .partition_key
         .of_header(text)
-        .map_err(ApiError::bad_request)
+        .map_err(ApiError::bad_request)?
+    {
+        Named::Value(partition) => Ok(partition),
+        Named::Prefix(_) => Err(ApiError::bad_request(
+            "the partition key header names only a part of the key, and an operation on one item needs all of it",
+        )),
+    }
 }
 
-/// The logical partition that a feed or query is limited to; `None` is the whole container. Names of ranges are checked.
-pub(super) fn scope(request: &Request, container: &Container) -> Result<Option<String>, ApiError> {
-    if let Some(range) = request.header("x-ms-documentdb-partitionkeyrangeid") {
-        let range = range.rsplit(',').next().unwrap_or_default();
-        if range != crate::metadata::RANGE_ID {
-            return Err(ApiError::new(
-                StatusCode::GONE,
-                format!("the container has no partition key range {range:?}"),
-            )
-            .substatus(1002));
+/// What a feed or query is limited to by its headers. Names of ranges are checked.
+pub(super) fn scope(request: &Request, container: &Container) -> Result<Scope, ApiError> {
+    let mut scope = Scope::everything();
+    if let Some(id) = request.header("x-ms-documentdb-partitionkeyrangeid") {
+        let id = id.rsplit(',').next().unwrap_or_default();
+        let range = container
+            .ranges()
+            .get(id)
+            .ok_or_else(|| gone(format!("the container has no partition key range {id:?}")))?;
+        scope = scope.within(&range.start, &range.end);
+    }
+    if let Some((start, end)) = effective_range(request)? {
+        let wanted = Scope::range(start.as_str(), end.as_str());
+        let narrowed = scope.clone().within(&start, &end);
+        if scope != Scope::everything() && narrowed != wanted {
+            return Err(gone(format!(
+                "the effective partition keys {start:?} to {end:?} are not all in the range"
+            )));
         }
+        scope = narrowed;
     }
     if let Some(text) = request.header("x-ms-documentdb-partitionkey") {
-        return container
+        let named = container
             .partition_key
             .of_header(text)
-            .map(Some)
-            .map_err(ApiError::bad_request);
+            .map_err(ApiError::bad_request)?;
+        scope = scope.named(named);
     }
-    let bounds = (
-        request.header("x-ms-start-epk").unwrap_or_default(),
-        request.header("x-ms-end-epk").unwrap_or("FF"),
-    );
-    if bounds != ("", "FF") {
-        return Err(ApiError::unsupported(
-            "a part of the range of effective partition keys",
-        ));
-    }
-    Ok(None)
+    Ok(scope)
 }
 
-fn document(request: &Request) -> Result<Document, ApiError> {
-    let mut members: Map<String, Value> = request.object()?;
-    for name in SYSTEM_PROPERTIES {
-        members.shift_remove(name);
+fn gone(message: String) -> ApiError {
+    ApiError::new(StatusCode::GONE, message).substatus(1002)
+}
+
+/// The range of effective partition keys that the headers name, if they do.
+pub(super) fn effective_range(request: &Request) -> Result<Option<(String, String)>, ApiError> {
+    let (start, end) = (
+        request.header("x-ms-start-epk"),
+        request.header("x-ms-end-epk"),
+    );
+    if start.is_none() && end.is_none() {
+        return Ok(None);
     }
-    let id = match members.get("id") {
-        Some(Value::String(id)) => id.clone(),
-        _ => {
-            return Err(ApiError::bad_request(
-                "the item has no id; give it a member \"id\" that is a string",
-            ));
-        }
-    };
-    if id.is_empty() || id.len() > MAX_ID || id.contains(['/', '\\']) {
+    if let Some(kind) = request.header("x-ms-read-key-type")
+        && kind != "EffectivePartitionKeyRange"
+    {
         return Err(ApiError::bad_request(format!(
-            "an id has 1 to {MAX_ID} bytes, and no / or \\"
+            "x-ms-read-key-type {kind:?} does not go with a range; EffectivePartitionKeyRange does"
         )));
     }
-    if request.body.len() > MAX_ITEM {
-        return Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("an item has at most {MAX_ITEM} bytes"),
-        ));
-    }
-    Ok(Document { id, members })
+    Ok(Some((
+        effective_key(start.unwrap_or(epk::FIRST))?,
+        effective_key(end.unwrap_or(epk::END))?,
+    )))
 }
 
+fn effective_key(text: &str) -> Result<String, ApiError> {
+    if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_uppercase())
+    } else {
+        Err(ApiError::bad_request(format!(
+            "the effective partition key {text:?} is not hexadecimal"
+        )))
+    }
+}
+
+/// A key as a continuation.
 fn encode_key(key: &ItemKey) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}\u{1}{}", key.partition, key.id))
+    let parts = [&key.partition.epk, &key.partition.value, &key.id];
+    URL_SAFE_NO_PAD.encode(json!(parts).to_string())
 }
 
 fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
-    let invalid = || ApiError::bad_request("the continuation is not one of this container's");
-    let text = URL_SAFE_NO_PAD
+    let parts = URL_SAFE_NO_PAD
         .decode(text)
         .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(invalid)?;
-    let (partition, id) = text.split_once('\u{1}').ok_or_else(invalid)?;
+        .and_then(|bytes| serde_json::from_slice::<[String; 3]>(&bytes).ok());
+    let [epk, value, id] = parts
+        .ok_or_else(|| ApiError::bad_request("the continuation is not one of this container's"))?;
     Ok(ItemKey {
-        partition: partition.to_owned(),
-        id: id.to_owned(),
+        partition: PartitionKey { epk, value },
+        id,
     })
 }

@@ -1,7 +1,7 @@
 //! The change feed, latest version mode: what has changed in this region after a position, in the order in which it was
 //! applied here.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use http::StatusCode;
 use jiff::{Timestamp, fmt::rfc2822};
@@ -13,8 +13,10 @@ use super::{
     request::Request,
 };
 use crate::{
-    metadata::Container,
-    replica::{Item, State},
+    container::Container,
+    replica::{Item, State, Table},
+    scope::Scope,
+    ttl::Lifetimes,
 };
 
 /// The wire format in which items come in envelopes.
@@ -97,6 +99,7 @@ impl Gateway {
         let envelopes =
             request.header("x-ms-cosmos-changefeed-wire-format-version") == Some(ENVELOPES);
 
+        let lifetimes = Lifetimes::now(container);
         let state = self.replica(region).read();
         let end = || Continuation {
             region,
@@ -118,25 +121,22 @@ impl Gateway {
         let mut bytes = 0;
         let mut last = None;
         if let Some(table) = state.tables.get(&container.number) {
-            for (position, key) in table.feed.range(start + 1..) {
-                if scope.as_ref().is_some_and(|scope| *scope != key.partition) {
-                    continue;
-                }
-                let Some(item) = table.items.get(key) else {
-                    continue;
-                };
+            for (position, item) in changed(table, &scope, start) {
                 if since.is_some_and(|since| item.applied_at < since) {
                     continue;
                 }
-                let Some(body) = item.visible().and_then(|record| record.body.as_deref()) else {
+                let Some(body) = item
+                    .visible(lifetimes)
+                    .and_then(|record| record.body.as_deref())
+                else {
                     continue;
                 };
                 bytes += body.len();
                 if !rows.is_empty() && (rows.len() >= most || bytes > MAX_PAGE_BYTES) {
                     break;
                 }
-                rows.push(row(body, *position, item.applied_at, envelopes));
-                last = Some((*position, Arc::clone(&item.seen)));
+                rows.push(row(body, position, item.applied_at, envelopes));
+                last = Some((position, Arc::clone(&item.seen)));
             }
         }
         // A full page ends at its last change; one that reached the end, at the end, so that it need not be looked at again.
@@ -157,6 +157,29 @@ impl Gateway {
         };
         Ok(reply.header("etag", continuation.text()))
     }
+}
+
+/// Items in the scope that have changed after a position, in the order of change.
+fn changed<'a>(
+    table: &'a Table,
+    scope: &'a Scope,
+    after: u64,
+) -> Box<dyn Iterator<Item = (u64, &'a Item)> + 'a> {
+    if scope.partition().is_some() {
+        // One partition's items are sorted, rather than all changes of the container looked through.
+        let mut items: Vec<(u64, &Item)> = scope
+            .items(table, Bound::Unbounded)
+            .map(|(_, item)| (item.position, item))
+            .filter(|(position, _)| *position > after)
+            .collect();
+        items.sort_unstable_by_key(|(position, _)| *position);
+        return Box::new(items.into_iter());
+    }
+    let changes = table
+        .feed
+        .range(after + 1..)
+        .filter(|(_, key)| scope.contains(&key.partition));
+    Box::new(changes.filter_map(|(position, key)| Some((*position, table.items.get(key)?))))
 }
 
 /// An item as it stands in the feed.

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Gateway, reply::ApiError};
+use super::{Door, Gateway, reply::ApiError};
 
 /// Largest request body, in bytes: the service's 2 MB for an item, and its envelope.
 const MAX_BODY: usize = 2 * 1024 * 1024 + 64 * 1024;
@@ -36,20 +36,20 @@ struct Serving {
 pub(crate) struct Listener {
     port: u16,
     gateway: Arc<Gateway>,
-    region: usize,
+    door: Door,
     serving: Mutex<Option<Serving>>,
     online: std::sync::atomic::AtomicBool,
 }
 
 impl Listener {
-    pub(crate) async fn start(port: u16, gateway: Arc<Gateway>, region: usize) -> io::Result<Self> {
+    pub(crate) async fn start(port: u16, gateway: Arc<Gateway>, door: Door) -> io::Result<Self> {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = socket.local_addr()?.port();
-        let serving = serve(socket, Arc::clone(&gateway), region);
+        let serving = serve(socket, Arc::clone(&gateway), door);
         Ok(Self {
             port,
             gateway,
-            region,
+            door,
             serving: Mutex::new(Some(serving)),
             online: true.into(),
         })
@@ -79,7 +79,7 @@ impl Listener {
         let mut serving = self.serving.lock().await;
         if serving.is_none() {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
-            *serving = Some(serve(socket, Arc::clone(&self.gateway), self.region));
+            *serving = Some(serve(socket, Arc::clone(&self.gateway), self.door));
             self.online
                 .store(true, std::sync::atomic::Ordering::Relaxed);
         }
@@ -95,7 +95,7 @@ impl Drop for Listener {
     }
 }
 
-fn serve(socket: TcpListener, gateway: Arc<Gateway>, region: usize) -> Serving {
+fn serve(socket: TcpListener, gateway: Arc<Gateway>, door: Door) -> Serving {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     let accepting = tokio::spawn(async move {
@@ -117,7 +117,7 @@ fn serve(socket: TcpListener, gateway: Arc<Gateway>, region: usize) -> Serving {
             tokio::spawn(async move {
                 let _place = place;
                 let service =
-                    service_fn(move |request| answer(Arc::clone(&gateway), region, request));
+                    service_fn(move |request| answer(Arc::clone(&gateway), door, request));
                 let mut builder = auto::Builder::new(TokioExecutor::new());
                 builder.http2().max_concurrent_streams(MAX_STREAMS);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -135,7 +135,7 @@ fn serve(socket: TcpListener, gateway: Arc<Gateway>, region: usize) -> Serving {
 
 async fn answer(
     gateway: Arc<Gateway>,
-    region: usize,
+    door: Door,
     request: hyper::Request<Incoming>,
 ) -> Result<http::Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
@@ -154,5 +154,5 @@ async fn answer(
             return Ok(error.into_reply().into_response(&activity, false));
         }
     };
-    Ok(gateway.answer(region, parts, body).await)
+    Ok(gateway.answer(door, parts, body).await)
 }

@@ -5,23 +5,33 @@
 //! - [`reply`]: responses and errors as the service words them,
 //! - [`account`]: the account document, databases, containers, partition key ranges,
 //! - [`documents`]: the items of a container,
+//! - [`batch`]: many operations in one request,
+//! - [`conflicts`]: the conflict feed,
 //! - [`feed`]: the change feed,
-//! - [`query`]: queries and query plans.
+//! - [`query`]: queries and query plans,
+//! - [`scan`]: the items that a query looks at.
 
 mod account;
+mod batch;
+#[cfg(test)]
+mod compatibility;
+mod conflicts;
 mod documents;
 mod feed;
 mod listener;
 mod query;
 mod reply;
 mod request;
+mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -29,9 +39,15 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use crate::{
-    RegionConfig,
+    RegionConfig, WriteMode,
     auth::{MasterKey, Signed},
-    metadata::{Container, Metadata},
+    budget::Budget,
+    charge,
+    container::Container,
+    epk,
+    metadata::Metadata,
+    partition_key::Named,
+    ranges::Range,
     replica::Replica,
     session,
 };
@@ -47,10 +63,22 @@ pub(crate) fn endpoint(port: u16) -> String {
     format!("http://127.0.0.1:{port}/")
 }
 
+/// Whom a listener speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The account: whichever region is the hub.
+    Account,
+    /// One region, by index.
+    Region(usize),
+}
+
 struct Region {
     name: String,
     port: AtomicU16,
     replica: Arc<Replica>,
+    /// Whether every request is answered with 503.
+    is_failing: AtomicBool,
+    budget: Budget,
 }
 
 /// All gateways of an account; each listener says which region it speaks for.
@@ -58,6 +86,13 @@ pub(crate) struct Gateway {
     key: MasterKey,
     metadata: Metadata,
     regions: Vec<Region>,
+    write_mode: WriteMode,
+    /// The region that takes the writes, where only one does.
+    hub: AtomicUsize,
+    /// Whether no region takes writes, because the hub is about to move.
+    is_frozen: AtomicBool,
+    /// Physical partitions of a new container.
+    partitions: u32,
 }
 
 impl Gateway {
@@ -66,17 +101,77 @@ impl Gateway {
         metadata: Metadata,
         regions: &[RegionConfig],
         replicas: Vec<Arc<Replica>>,
+        write_mode: WriteMode,
+        partitions: u32,
     ) -> Self {
         let region = |(config, replica): (&RegionConfig, Arc<Replica>)| Region {
             name: config.name.clone(),
             port: AtomicU16::new(config.port),
             replica,
+            is_failing: AtomicBool::new(false),
+            budget: Budget::default(),
         };
         Self {
             key,
             metadata,
             regions: regions.iter().zip(replicas).map(region).collect(),
+            write_mode,
+            hub: AtomicUsize::new(0),
+            is_frozen: AtomicBool::new(false),
+            partitions,
         }
+    }
+
+    pub(crate) fn write_mode(&self) -> WriteMode {
+        self.write_mode
+    }
+
+    /// The region that takes the writes of a single-write account, and expires items in any.
+    pub(crate) fn hub(&self) -> usize {
+        self.hub.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_hub(&self, region: usize) {
+        self.hub.store(region, Ordering::SeqCst);
+    }
+
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.is_frozen.store(frozen, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_failing(&self, region: usize, failing: bool) {
+        self.regions[region]
+            .is_failing
+            .store(failing, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_failing(&self, region: usize) -> bool {
+        self.regions[region].is_failing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn limit_throughput(&self, region: usize, per_second: Option<u32>) {
+        self.regions[region]
+            .budget
+            .limit(per_second, Instant::now());
+    }
+
+    /// Whether a region takes writes now.
+    pub(crate) fn is_writable(&self, region: usize) -> bool {
+        match self.write_mode {
+            WriteMode::Multi => true,
+            WriteMode::Single => region == self.hub() && !self.is_frozen.load(Ordering::SeqCst),
+        }
+    }
+
+    fn writable(&self, region: usize) -> Result<(), ApiError> {
+        if self.is_writable(region) {
+            return Ok(());
+        }
+        let message = format!(
+            "the region {} does not take writes",
+            self.regions[region].name
+        );
+        Err(ApiError::new(StatusCode::FORBIDDEN, message).substatus(3))
     }
 
     pub(crate) fn set_endpoint(&self, region: usize, port: u16) {
@@ -91,52 +186,102 @@ impl Gateway {
         &self.regions[region].replica
     }
 
-    /// Answers one request to the gateway of `region`.
+    /// Answers one request to a listener.
     pub(crate) async fn answer(
         &self,
-        region: usize,
+        door: Door,
         request: http::request::Parts,
         body: Bytes,
     ) -> http::Response<http_body_util::Full<Bytes>> {
         let activity = request::activity_id(&request.headers);
         let head = request.method == Method::HEAD;
+        let line = format!("{} {}", request.method, request.uri.path());
         let reply = match Request::read(request, body) {
-            Ok(request) => self
-                .route(region, &request)
-                .await
-                .unwrap_or_else(ApiError::into_reply),
-            Err(error) => error.into_reply(),
+            Ok(request) => self.enter(door, &request).await,
+            Err(error) => Err(error),
         };
+        let reply = reply.unwrap_or_else(ApiError::into_reply);
+        tracing::debug!(?door, %activity, status = reply.status().as_u16(), substatus = reply.substatus(), "{line}");
         reply.into_response(&activity, head)
+    }
+
+    async fn enter(&self, door: Door, request: &Request) -> Result<Reply, ApiError> {
+        match door {
+            Door::Account => self.route(self.hub(), request).await,
+            Door::Region(region) if self.is_failing(region) => Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the region is out of order",
+            )),
+            Door::Region(region) => self.route(region, request).await,
+        }
     }
 
     async fn route(&self, region: usize, request: &Request) -> Result<Reply, ApiError> {
         self.authorize(request)?;
+        if request.changes_metadata() {
+            self.writable(region)?;
+        }
         match &request.target {
             Target::Account => Ok(self.account(region)),
             Target::Databases => self.databases(request),
-            Target::Database(database) => self.database(request, database),
+            Target::Database(database) => self.database(request, database).await,
             Target::Containers(database) => self.containers(request, database),
             Target::Container(database, container) => {
-                self.container_itself(request, database, container)
+                self.container_itself(request, database, container).await
             }
             Target::Ranges(database, container) => {
-                let container = self.find(database, container)?;
+                let container = self.find_for(request, database, container)?;
                 self.ranges(request, &container)
             }
             Target::Documents(database, container) => {
                 let container = self.find_for(request, database, container)?;
-                let reply = self.documents(region, request, &container).await;
-                self.with_session(region, &container, reply)
+                let reply = async { self.documents(region, request, &container).await };
+                self.within_budget(region, request, &container, reply).await
             }
             Target::Document(database, container, id) => {
                 let container = self.find_for(request, database, container)?;
-                let reply = self.document(region, request, &container, id).await;
-                self.with_session(region, &container, reply)
+                let reply = async { self.document(region, request, &container, id).await };
+                self.within_budget(region, request, &container, reply).await
+            }
+            Target::Conflicts(database, container) => {
+                let container = self.find_for(request, database, container)?;
+                let reply = async { self.conflicts(region, request, &container) };
+                self.within_budget(region, request, &container, reply).await
+            }
+            Target::Conflict(database, container, id) => {
+                let container = self.find_for(request, database, container)?;
+                let reply = async { self.conflict(region, request, &container, id).await };
+                self.within_budget(region, request, &container, reply).await
             }
             Target::Offers => account::offers(request),
             Target::Unsupported(what) => Err(ApiError::unsupported(what)),
         }
+    }
+
+    /// Carries out an operation on items, if the region's throughput allows it, and tells how far the region is then.
+    async fn within_budget(
+        &self,
+        region: usize,
+        request: &Request,
+        container: &Container,
+        operation: impl Future<Output = Result<Reply, ApiError>>,
+    ) -> Result<Reply, ApiError> {
+        let budget = &self.regions[region].budget;
+        let reply = match budget.wait(Instant::now()) {
+            Some(wait) => Err(ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "the region's throughput is used up; nothing was done",
+            )
+            .substatus(3200)
+            .retry_after(wait)),
+            None => {
+                let reply = operation.await;
+                let cost = reply.as_ref().map_or(charge::LEAST, Reply::cost);
+                budget.spend(cost, Instant::now());
+                reply
+            }
+        };
+        self.with_session(region, request, container, reply)
     }
 
     fn authorize(&self, request: &Request) -> Result<(), ApiError> {
@@ -189,16 +334,25 @@ impl Gateway {
     }
 
     /// Waits, for a while, until the region has reached what the request's session token names.
-    async fn reach(&self, region: usize, request: &Request) -> Result<(), ApiError> {
-        let Some(token) = request.header("x-ms-session-token") else {
+    async fn reach(
+        &self,
+        region: usize,
+        request: &Request,
+        container: &Container,
+    ) -> Result<(), ApiError> {
+        let is_session = is_session(request)?;
+        let Some(token) = request.header("x-ms-session-token").filter(|_| is_session) else {
             return Ok(());
         };
+        let range = serving(request, container);
         let replica = self.replica(region);
         let reached = async {
             let mut changes = replica.changes();
             loop {
                 changes.borrow_and_update();
-                if session::is_satisfied(token, &replica.read()).map_err(ApiError::bad_request)? {
+                if session::is_satisfied(token, &replica.read(), range)
+                    .map_err(ApiError::bad_request)?
+                {
                     return Ok(());
                 }
                 if changes.changed().await.is_err() {
@@ -219,22 +373,52 @@ impl Gateway {
     fn with_session(
         &self,
         region: usize,
+        request: &Request,
         container: &Container,
         reply: Result<Reply, ApiError>,
     ) -> Result<Reply, ApiError> {
-        let token = {
+        let range = serving(request, container);
+        let (token, applied) = {
             let state = self.replica(region).read();
-            (session::token(&state), state.applied)
+            (session::token(&state, range), state.applied)
         };
         let reply = reply.unwrap_or_else(ApiError::into_reply);
         Ok(reply
-            .header("x-ms-session-token", token.0)
-            .header("lsn", token.1.to_string())
+            .header("x-ms-session-token", token)
+            .header("lsn", applied.to_string())
             .header("x-ms-content-path", container.rid())
             .header("x-ms-alt-content-path", container.name_path())
-            .header(
-                "x-ms-documentdb-partitionkeyrangeid",
-                crate::metadata::RANGE_ID,
-            ))
+            .header("x-ms-documentdb-partitionkeyrangeid", range.id.to_string()))
+    }
+}
+
+/// The range that serves a request. One that spans several ends in the last.
+fn serving<'a>(request: &Request, container: &'a Container) -> &'a Range {
+    let ranges = container.ranges();
+    let named = request
+        .header("x-ms-documentdb-partitionkeyrangeid")
+        .and_then(|id| ranges.get(id.rsplit(',').next()?));
+    if let Some(range) = named {
+        return range;
+    }
+    let key = request
+        .header("x-ms-documentdb-partitionkey")
+        .and_then(|text| container.partition_key.of_header(text).ok());
+    match (key, request.header("x-ms-start-epk")) {
+        (Some(Named::Value(key)), _) => ranges.of(&key.epk),
+        (Some(Named::Prefix(prefix)), _) => ranges.of(&prefix),
+        (None, Some(start)) => ranges.of(&start.to_ascii_uppercase()),
+        (None, None) => ranges.of(epk::END),
+    }
+}
+
+/// Whether a request wants to read its own writes. The account's consistency is Session; a request may want less.
+fn is_session(request: &Request) -> Result<bool, ApiError> {
+    match request.header("x-ms-consistency-level") {
+        None | Some("Session") => Ok(true),
+        Some("ConsistentPrefix" | "Eventual") => Ok(false),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "the consistency level {other:?} is stronger than the account's, which is Session, or none at all"
+        ))),
     }
 }

@@ -1,23 +1,37 @@
 //! Queries and query plans: from requests to [`crate::query`], and from items to rows.
 
-use std::{ops::Bound, sync::Arc};
+use std::{
+    borrow::Cow,
+    ops::Bound,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
     Gateway,
-    documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, scope},
+    documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, page, scope},
     reply::{ApiError, Reply},
     request::Request,
+    scan::{Conditions, Scan},
 };
 use crate::{
-    metadata::Container,
-    query::{Feed, KeySet, Page, PageLimits, Query, QueryError},
-    record::{ItemKey, Record},
+    charge,
+    container::Container,
+    epk,
+    partition_key::{Named, PartitionKey},
+    query::{Feed, KeySet, Page, PageLimits, Position, Query, QueryError, Row},
+    record::ItemKey,
+    replica::Replica,
+    scope::Scope,
 };
+
+/// What a client can have that has not said what it has.
+const ALL_FEATURES: &str = "Aggregate,CompositeAggregate,CountIf,DCount,Distinct,GroupBy,ListAndSetAggregate,MultipleAggregates,MultipleOrderBy,NonStreamingOrderBy,NonValueAggregate,OffsetAndLimit,OrderBy,Top";
 
 /// Body of a query.
 #[derive(Deserialize)]
@@ -39,11 +53,11 @@ struct Parameter {
 
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
-        Self::bad_request(format!("Message: {}", json!({"errors": [error.to_json()]})))
+        Self::bad_request(format!("Message: {}", error.to_json()))
     }
 }
 
-fn parse(request: &Request) -> Result<Query, ApiError> {
+pub(super) fn parse(request: &Request) -> Result<Query, ApiError> {
     let body: Body = serde_json::from_value(Value::Object(request.object()?)).map_err(|error| {
         ApiError::bad_request(format!("the body is not a query such as {{\"query\":\"SELECT * FROM c\",\"parameters\":[]}}: {error}"))
     })?;
@@ -68,11 +82,70 @@ fn key_paths(container: &Container) -> Vec<&str> {
         .collect()
 }
 
+/// The parts of a container that a query's own filter leaves of a scope: disjoint, in key order.
+fn scopes(query: &Query, container: &Container, scope: Scope) -> Vec<Scope> {
+    if scope.partition().is_some() {
+        return vec![scope];
+    }
+    match named(query, container) {
+        None => vec![scope],
+        Some(named) => named
+            .into_iter()
+            .map(|named| scope.clone().named(named))
+            .collect(),
+    }
+}
+
+/// The partition keys that a query's own filter names, in order; `None` when it leaves all.
+fn named(query: &Query, container: &Container) -> Option<Vec<Named>> {
+    let KeySet::Keys(keys) = query.key_set(&key_paths(container)) else {
+        return None;
+    };
+    let paths = container.partition_key.paths.len();
+    let mut values: Vec<(PartitionKey, bool)> = keys
+        .into_iter()
+        .filter_map(|key| {
+            let is_whole = key.len() == paths;
+            let components = key
+                .into_iter()
+                .map(|value| value.unwrap_or_else(|| json!({})));
+            // What cannot be a partition key has no documents.
+            let value = container.partition_key.value(components.collect()).ok()?;
+            Some((value, is_whole))
+        })
+        .collect();
+    values.sort();
+    values.dedup();
+    let named = |(value, is_whole): (PartitionKey, bool)| match is_whole {
+        true => Named::Value(value),
+        false => Named::Prefix(value.epk),
+    };
+    Some(values.into_iter().map(named).collect())
+}
+
+/// The ranges of effective partition keys that a query's rows can come from, for those who ask each range's owner.
+fn ranges(query: &Query, container: &Container) -> Value {
+    let range = |min: &str, max: &str, is_max_inclusive: bool| json!({"min": min, "max": max, "isMinInclusive": true, "isMaxInclusive": is_max_inclusive});
+    let Some(named) = named(query, container) else {
+        return json!([range(epk::FIRST, epk::END, false)]);
+    };
+    let mut ranges: Vec<Value> = named
+        .iter()
+        .map(|named| match named {
+            Named::Value(PartitionKey { epk, .. }) => range(epk, epk, true),
+            Named::Prefix(prefix) => range(prefix, &format!("{prefix}{}", epk::END), false),
+        })
+        .collect();
+    ranges.dedup();
+    if ranges.is_empty() {
+        // Clients want somebody to ask; nobody has anything.
+        ranges.push(range(epk::FIRST, epk::FIRST, true));
+    }
+    Value::Array(ranges)
+}
+
 fn plan(query: &Query, features: &str, container: &Container) -> Result<Value, QueryError> {
-    // A range that is wider than need be costs a request that finds nothing, and loses no row.
-    let everything =
-        json!([{"min": "", "max": "FF", "isMinInclusive": true, "isMaxInclusive": false}]);
-    query.plan(features, &key_paths(container), everything)
+    query.plan(features, &key_paths(container), ranges(query, container))
 }
 
 impl Gateway {
@@ -90,30 +163,28 @@ impl Gateway {
         ))
     }
 
-    pub(super) fn query(
+    pub(super) async fn query(
         &self,
         region: usize,
         request: &Request,
-        container: &Container,
+        container: &Arc<Container>,
     ) -> Result<Reply, ApiError> {
         let query = parse(request)?;
         let scope = scope(request, container)?;
-        let partition = scope.clone().map_or_else(
-            || only_partition(&query, container),
-            |scope| Ok(Some(scope)),
-        )?;
-        let one_range = request
-            .header("x-ms-documentdb-partitionkeyrangeid")
-            .is_some();
-        if partition.is_none() && !one_range {
+        let is_limited = scope != Scope::everything()
+            || request
+                .header("x-ms-documentdb-partitionkeyrangeid")
+                .is_some();
+        let scopes = scopes(&query, container, scope);
+        let is_one_partition = matches!(scopes.as_slice(), [only] if only.partition().is_some());
+        if !is_limited && !is_one_partition {
             if !request.flag("x-ms-documentdb-query-enablecrosspartition") {
                 return Err(ApiError::bad_request(
                     "the query is not limited to one partition key; give one, or allow queries across partitions",
                 ));
             }
             if query.needs_plan() {
-                let features = "Aggregate,CompositeAggregate,CountIf,DCount,Distinct,GroupBy,ListAndSetAggregate,MultipleAggregates,MultipleOrderBy,NonStreamingOrderBy,NonValueAggregate,OffsetAndLimit,OrderBy,Top";
-                let plan = plan(&query, features, container)?;
+                let plan = plan(&query, ALL_FEATURES, container)?;
                 return Err(ApiError::bad_request(
                     "this query spans partitions and needs a plan, by which the client merges",
                 )
@@ -121,91 +192,172 @@ impl Gateway {
                 .additional(plan.to_string()));
             }
         }
-
-        let after = request
-            .header("x-ms-continuation")
-            .map(|text| decode(&query, text))
-            .transpose()?;
-        let limits = PageLimits {
-            rows: request.page_size(USUAL_PAGE, MAX_PAGE),
-            bytes: MAX_PAGE_BYTES,
+        let execution = Execution {
+            after: request
+                .header("x-ms-continuation")
+                .map(|text| Continuation::decode(&query, container, text))
+                .transpose()?,
+            limits: PageLimits {
+                rows: request.page_size(USUAL_PAGE, MAX_PAGE),
+                bytes: MAX_PAGE_BYTES,
+            },
+            has_metrics: request.flag("x-ms-documentdb-populatequerymetrics"),
+            replica: Arc::clone(self.replica(region)),
+            container: Arc::clone(container),
+            query,
+            scopes,
         };
-        // Versions are immutable and shared, so the lock is held for as long as it takes to list them.
-        let records = self.records(region, container, partition.as_deref());
-        let documents = records
+        if is_one_partition {
+            return execution.page();
+        }
+        // It may have much to look at, while others want to be answered.
+        let page = tokio::task::spawn_blocking(move || execution.page());
+        page.await.unwrap_or_else(|error| {
+            Err(ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the query did not come to its end: {error}"),
+            ))
+        })
+    }
+}
+
+/// Everything that makes a page of a query.
+struct Execution {
+    replica: Arc<Replica>,
+    container: Arc<Container>,
+    query: Query,
+    scopes: Vec<Scope>,
+    after: Option<Continuation>,
+    limits: PageLimits,
+    has_metrics: bool,
+}
+
+impl Execution {
+    fn page(self) -> Result<Reply, ApiError> {
+        let started = Instant::now();
+        let (from, after) = match self.after {
+            Some(after) => (
+                after.key.map_or(Bound::Unbounded, Bound::Included),
+                Some(after.position),
+            ),
+            None => (Bound::Unbounded, None),
+        };
+        let conditions = Conditions::of(&self.query);
+        let scan = Scan::new(self.replica, &self.container, self.scopes, conditions, from);
+        let counter = scan.counter();
+        let Page { rows, next, last } =
+            self.query
+                .execute_page(scan, Feed::Unsorted, self.limits, after.as_ref())?;
+        let texts: Vec<Cow<'_, str>> = rows
             .iter()
-            .filter_map(|record| record.body.as_deref())
-            .filter_map(|body| serde_json::from_str(body).ok());
-        let Page { rows, next } =
-            query.execute_page(documents, Feed::Unsorted, limits, after.as_ref())?;
-        let count = rows.len();
-        let body = json!({"_rid": container.rid(), "Documents": rows, "_count": count});
-        let reply = Reply::json(StatusCode::OK, &body)
-            .header("x-ms-item-count", count.to_string())
-            .charge(2.5);
+            .map(|row| match row {
+                Row::Document(document) => Cow::Borrowed(document.text()),
+                Row::Value(value) => Cow::Owned(value.to_string()),
+            })
+            .collect();
+        let looked_at = counter.load(Ordering::Relaxed);
+        let bytes = texts.iter().map(|text| text.len()).sum();
+        let mut reply = page(&self.container, texts.iter().map(|text| &**text))
+            .charge(charge::query(looked_at, bytes));
+        if self.has_metrics {
+            let metrics = metrics(started.elapsed(), looked_at, rows.len(), bytes);
+            reply = reply.header("x-ms-documentdb-query-metrics", metrics);
+        }
         Ok(match next {
             Some(position) => {
-                let text = URL_SAFE_NO_PAD.encode(query.position_to_json(&position).to_string());
-                reply.header("x-ms-continuation", text)
+                let key = last.map(|last| last.0.key.clone());
+                reply.header(
+                    "x-ms-continuation",
+                    Continuation { position, key }.encode(&self.query),
+                )
             }
             None => reply,
         })
     }
-
-    /// The visible items of a container, or of one logical partition of it, in key order.
-    fn records(
-        &self,
-        region: usize,
-        container: &Container,
-        partition: Option<&str>,
-    ) -> Vec<Arc<Record>> {
-        let state = self.replica(region).read();
-        let Some(table) = state.tables.get(&container.number) else {
-            return Vec::new();
-        };
-        let start = match partition {
-            Some(partition) => Bound::Included(ItemKey {
-                partition: partition.to_owned(),
-                id: String::new(),
-            }),
-            None => Bound::Unbounded,
-        };
-        let items = table.items.range((start, Bound::Unbounded));
-        let items = items
-            .take_while(|(key, _)| partition.is_none_or(|partition| partition == key.partition));
-        items
-            .filter_map(|(_, item)| item.visible().cloned())
-            .collect()
-    }
 }
 
-/// The one logical partition that the query's own filter leaves.
-fn only_partition(query: &Query, container: &Container) -> Result<Option<String>, ApiError> {
-    match query.key_set(&key_paths(container)) {
-        KeySet::Keys(keys) => match keys.as_slice() {
-            [key] if key.len() == container.partition_key.paths.len() => {
-                let components = key
-                    .iter()
-                    .map(|value| value.clone().unwrap_or_else(|| json!({})))
-                    .collect();
-                container
-                    .partition_key
-                    .canonical(components)
-                    .map(Some)
-                    .map_err(ApiError::bad_request)
+/// What SDKs show of an execution; times that are not taken apart are zero.
+fn metrics(time: Duration, looked_at: usize, rows: usize, bytes: usize) -> String {
+    let time = time.as_secs_f64() * 1000.0;
+    let ratio = if looked_at == 0 {
+        1.0
+    } else {
+        (rows as f64 / looked_at as f64).min(1.0)
+    };
+    format!(
+        "totalExecutionTimeInMs={time:.2};queryCompileTimeInMs=0.00;queryLogicalPlanBuildTimeInMs=0.00;\
+         queryPhysicalPlanBuildTimeInMs=0.00;queryOptimizationTimeInMs=0.00;VMExecutionTimeInMs={time:.2};\
+         indexLookupTimeInMs=0.00;instructionCount=0;documentLoadTimeInMs=0.00;systemFunctionExecuteTimeInMs=0.00;\
+         userFunctionExecuteTimeInMs=0.00;retrievedDocumentCount={looked_at};retrievedDocumentSize={bytes};\
+         outputDocumentCount={rows};outputDocumentSize={bytes};writeOutputTimeInMs=0.00;indexUtilizationRatio={ratio:.2}"
+    )
+}
+
+/// Answers a query over resources of the account itself: few, so all are looked at, and all rows are one page.
+pub(super) fn over_resources(
+    request: &Request,
+    rid: &str,
+    list: &str,
+    resources: Vec<Value>,
+) -> Result<Reply, ApiError> {
+    let rows = parse(request)?.execute(resources.into_iter())?;
+    let count = rows.len();
+    let body = json!({"_rid": rid, list: rows, "_count": count});
+    Ok(Reply::json(StatusCode::OK, &body).header("x-ms-item-count", count.to_string()))
+}
+
+/// Where a query goes on.
+struct Continuation {
+    position: Position,
+    /// The item that the last row came from, where that is what the scan goes on with. A sorted query goes on from its
+    /// sort values, wherever it finds them.
+    key: Option<ItemKey>,
+}
+
+/// Its text.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    #[serde(rename = "p")]
+    position: Value,
+    /// Partition key value and id.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    key: Option<(String, String)>,
+}
+
+impl Continuation {
+    fn encode(self, query: &Query) -> String {
+        let is_unsorted = self.position.values().is_empty();
+        let token = Token {
+            position: query.position_to_json(&self.position),
+            key: self
+                .key
+                .filter(|_| is_unsorted)
+                .map(|key| (key.partition.value, key.id)),
+        };
+        URL_SAFE_NO_PAD.encode(json!(token).to_string())
+    }
+
+    fn decode(query: &Query, container: &Container, text: &str) -> Result<Self, ApiError> {
+        let foreign =
+            || ApiError::bad_request("the continuation is not one of this account's queries");
+        let token: Token = URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .ok_or_else(foreign)?;
+        let position = query.position_from_json(&token.position)?;
+        let key = match token.key {
+            None if position.values().is_empty() => return Err(foreign()),
+            None => None,
+            Some((value, id)) => {
+                let components = serde_json::from_str(&value).map_err(|_| foreign())?;
+                let partition = container.partition_key.value(components);
+                Some(ItemKey {
+                    partition: partition.map_err(ApiError::bad_request)?,
+                    id,
+                })
             }
-            _ => Ok(None),
-        },
-        KeySet::Everything => Ok(None),
+        };
+        Ok(Self { position, key })
     }
-}
-
-fn decode(query: &Query, text: &str) -> Result<crate::query::Position, ApiError> {
-    let token = URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let token = token
-        .ok_or_else(|| ApiError::bad_request("the continuation is not one of this account's"))?;
-    Ok(query.position_from_json(&token)?)
 }

@@ -1,5 +1,7 @@
 //! Responses, and errors in the shape `{"code", "message"}` that every SDK reads.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
@@ -44,6 +46,22 @@ impl Reply {
         self
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn substatus(&self) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers
+            .find(|(name, _)| *name == "x-ms-substatus")
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Request units that it costs.
+    pub(crate) fn cost(&self) -> f64 {
+        self.charge
+    }
+
     pub(crate) fn into_response(self, activity: &str, head: bool) -> Response<Full<Bytes>> {
         let body = if self.status.is_client_error() || self.status.is_server_error() {
             self.body.replace(ACTIVITY, activity)
@@ -85,6 +103,7 @@ pub(crate) struct ApiError {
     substatus: u32,
     message: String,
     additional: Option<String>,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
@@ -94,6 +113,7 @@ impl ApiError {
             substatus: 0,
             message: message.into(),
             additional: None,
+            retry_after: None,
         }
     }
 
@@ -122,6 +142,22 @@ impl ApiError {
         self
     }
 
+    /// When to try again.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Status and substatus, for a place in a batch.
+    pub(crate) fn codes(&self) -> (StatusCode, u32) {
+        (self.status, self.substatus)
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     fn code(&self) -> &'static str {
         match self.status {
             StatusCode::BAD_REQUEST => "BadRequest",
@@ -133,6 +169,7 @@ impl ApiError {
             StatusCode::GONE => "Gone",
             StatusCode::PRECONDITION_FAILED => "PreconditionFailed",
             StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
+            StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::NOT_IMPLEMENTED => "NotImplemented",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
             _ => "InternalServerError",
@@ -147,6 +184,11 @@ impl ApiError {
         let mut reply = Reply::json(self.status, &body);
         if self.substatus != 0 {
             reply = reply.header("x-ms-substatus", self.substatus.to_string());
+        }
+        if let Some(wait) = self.retry_after {
+            // At least one, so that nobody comes back at once.
+            let wait = wait.as_millis().max(1);
+            reply = reply.header("x-ms-retry-after-ms", wait.to_string());
         }
         reply
     }

@@ -19,6 +19,8 @@ pub(crate) enum Target {
     Ranges(String, String),
     Documents(String, String),
     Document(String, String, String),
+    Conflicts(String, String),
+    Conflict(String, String, String),
     Offers,
     /// Something of the service that is not here, by name.
     Unsupported(&'static str),
@@ -33,15 +35,20 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
 }
 
-/// The client's id of the request, or a new one.
+/// Longest id of a request that is taken over from a client.
+const MAX_ACTIVITY: usize = 128;
+
+/// The client's id of the request, or a new one when it has none that is plain: ids are repeated in the texts of errors.
 pub(crate) fn activity_id(headers: &HeaderMap) -> String {
-    match headers
+    let is_plain = |id: &&str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=MAX_ACTIVITY).contains(&id.len()) && id.bytes().all(plain)
+    };
+    headers
         .get("x-ms-activity-id")
         .and_then(|value| value.to_str().ok())
-    {
-        Some(id) => id.to_owned(),
-        None => uuid::Uuid::new_v4().to_string(),
-    }
+        .filter(is_plain)
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
 }
 
 impl Request {
@@ -85,6 +92,18 @@ impl Request {
             .is_some_and(|value| value.eq_ignore_ascii_case("return=minimal"))
     }
 
+    /// Whether it is about databases or containers themselves, and changes them.
+    pub(crate) fn changes_metadata(&self) -> bool {
+        matches!(
+            self.target,
+            Target::Databases
+                | Target::Database(_)
+                | Target::Containers(_)
+                | Target::Container(_, _)
+        ) && !matches!(self.method, Method::GET | Method::HEAD)
+            && !self.flag("x-ms-documentdb-isquery")
+    }
+
     /// `x-ms-max-item-count`, as far as `most` allows; absent or -1 means the server's choice.
     pub(crate) fn page_size(&self, usual: usize, most: usize) -> usize {
         let asked = self
@@ -96,16 +115,18 @@ impl Request {
             .map_or(usual, |asked| asked.min(most))
     }
 
-    /// The body as a JSON object, text or binary.
+    /// The body as JSON, text or binary.
+    pub(crate) fn json(&self) -> Result<Value, ApiError> {
+        if binary_json::is_binary(&self.body) {
+            return binary_json::decode(&self.body).map_err(ApiError::bad_request);
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))
+    }
+
+    /// The body as a JSON object.
     pub(crate) fn object(&self) -> Result<Map<String, Value>, ApiError> {
-        let value = if binary_json::is_binary(&self.body) {
-            binary_json::decode(&self.body).map_err(ApiError::bad_request)?
-        } else {
-            serde_json::from_slice(&self.body).map_err(|error| {
-                ApiError::bad_request(format!("the body is not valid JSON: {error}"))
-            })?
-        };
-        match value {
+        match self.json()? {
             Value::Object(object) => Ok(object),
             _ => Err(ApiError::bad_request("the body has to be a JSON object")),
         }
@@ -153,7 +174,12 @@ fn target(segments: &[String]) -> Option<Target> {
         ["dbs", _, "colls", _, "sprocs", ..] => Target::Unsupported("a stored procedure"),
         ["dbs", _, "colls", _, "triggers", ..] => Target::Unsupported("a trigger"),
         ["dbs", _, "colls", _, "udfs", ..] => Target::Unsupported("a user-defined function"),
-        ["dbs", _, "colls", _, "conflicts", ..] => Target::Unsupported("the conflict feed"),
+        ["dbs", database, "colls", container, "conflicts"] => {
+            Target::Conflicts(own(database), own(container))
+        }
+        ["dbs", database, "colls", container, "conflicts", id] => {
+            Target::Conflict(own(database), own(container), own(id))
+        }
         ["dbs", _, "colls", _, "operations", ..] => {
             Target::Unsupported("deleting by partition key")
         }

@@ -290,19 +290,21 @@ pub(super) enum Aggregate {
 }
 
 impl Aggregate {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Count,
+        Self::CountIf,
+        Self::Sum,
+        Self::Average,
+        Self::Min,
+        Self::Max,
+        Self::MakeList,
+        Self::MakeSet,
+    ];
+
     /// The aggregate of this name, in any letter case.
     pub(super) fn by_name(name: &str) -> Option<Self> {
-        const ALL: [Aggregate; 8] = [
-            Aggregate::Count,
-            Aggregate::CountIf,
-            Aggregate::Sum,
-            Aggregate::Average,
-            Aggregate::Min,
-            Aggregate::Max,
-            Aggregate::MakeList,
-            Aggregate::MakeSet,
-        ];
-        ALL.into_iter()
+        Self::ALL
+            .into_iter()
             .find(|aggregate| aggregate.sql_name().eq_ignore_ascii_case(name))
     }
 

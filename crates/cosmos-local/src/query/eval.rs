@@ -54,7 +54,8 @@ impl<'e> Env<'e> {
         }
     }
 
-    fn row(&'e self, row: &'e Value) -> Self {
+    /// One row of a source, in front of what surrounds it.
+    pub(super) fn row(&'e self, row: &'e Value) -> Self {
         Self {
             cells: Cells::One(row),
             outer: Some(self),

@@ -5,6 +5,8 @@
 //! heap holds no more rows than the page (or TOP, or OFFSET and LIMIT) needs. DISTINCT, GROUP BY
 //! and aggregates hold one entry per distinct row or group. What is held is counted in bytes
 //! against [`MAX_HELD_BYTES`].
+//!
+//! Where rows can be found without being made ([`Plan::Late`]), only the rows of the page are made.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -16,10 +18,12 @@ use serde_json::Value;
 use super::MAX_HELD_BYTES;
 use super::aggregate::Accumulator;
 use super::ast::Direction;
+use super::document::Document;
 use super::error::{ErrorCode, QueryError, Result};
 use super::eval::{Env, Machine};
 use super::position::{Position, ResumeFilter, ordinal};
 use super::program::{Grouping, Program, Projection};
+use super::reads::{Members, Plan};
 use super::value;
 
 /// How much of a result to give out at once.
@@ -50,13 +54,34 @@ pub(crate) enum Feed {
     Sorted,
 }
 
+/// One row of a result.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Row<D> {
+    /// A document as it is stored.
+    Document(D),
+    /// A value that the query has made.
+    Value(Value),
+}
+
+impl<D: Document> Row<D> {
+    /// The row as a value.
+    pub(crate) fn into_value(self) -> Value {
+        match self {
+            Self::Document(document) => document.read(&Members::All),
+            Self::Value(value) => value,
+        }
+    }
+}
+
 /// Part of a result.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub(crate) struct Page<D> {
     /// The rows, in order.
-    pub(crate) rows: Vec<Value>,
+    pub(crate) rows: Vec<Row<D>>,
     /// Where to go on; `None` when these were the last rows.
     pub(crate) next: Option<Position>,
+    /// The document that the last row came from; of an unsorted query, the one to go on with.
+    pub(crate) last: Option<D>,
 }
 
 /// The rest of what an execution needs to know.
@@ -68,68 +93,128 @@ pub(super) struct Run<'r> {
 }
 
 /// Runs the outermost query over documents.
-pub(super) fn run(
+pub(super) fn run<D: Document>(
     program: &Program,
-    documents: impl Iterator<Item = Value>,
+    documents: &mut dyn Iterator<Item = D>,
     run: &Run<'_>,
-) -> Result<Page> {
+) -> Result<Page<D>> {
+    let Some(feed) = &program.feed else {
+        return run_over(program, documents, run);
+    };
+    let whole = Run {
+        feed: Feed::Unsorted,
+        limits: PageLimits::NONE,
+        after: None,
+        seek: None,
+    };
+    let fed = self::run(feed, documents, &whole)?.rows;
+    let mut fed = fed.into_iter().map(Row::into_value);
+    let page = run_over(program, &mut fed, run)?;
+    let rows = page.rows.into_iter().map(Row::into_value);
+    Ok(Page {
+        rows: rows.map(Row::Value).collect(),
+        next: page.next,
+        last: None,
+    })
+}
+
+fn run_over<D: Document>(
+    program: &Program,
+    documents: &mut dyn Iterator<Item = D>,
+    run: &Run<'_>,
+) -> Result<Page<D>> {
     let machine = Machine::new();
-    let fed;
-    let mut own_documents;
-    let mut fed_documents;
-    let documents: &mut dyn Iterator<Item = Value> = match &program.feed {
-        None => {
-            own_documents = documents;
-            &mut own_documents
-        }
-        Some(inner) => {
-            let whole = Run {
-                feed: Feed::Unsorted,
-                limits: PageLimits::NONE,
-                after: None,
-                seek: None,
-            };
-            // Boxed: a feed may have a feed, and the type of the iterator must not grow with it.
-            let boxed: Box<dyn Iterator<Item = Value> + '_> = Box::new(documents);
-            fed = self::run(inner, boxed, &whole)?;
-            fed_documents = fed.rows.into_iter();
-            &mut fed_documents
-        }
+    let plan = Plan::of(program);
+    let (reads, is_late) = match &plan {
+        Plan::AtOnce { reads } => (reads, false),
+        Plan::Late { finds, .. } => (finds, true),
     };
     let mut collector = Collector::outermost(program, &machine, run);
+    collector.is_late = is_late;
+    // Those that rows have come from, by the numbers that rows have of them.
+    let mut kept: Vec<D> = Vec::new();
     if program.sources.is_empty() {
         let env = Env::empty();
         let _ = machine.each_row(program, &env, &mut |env| collector.add(env))?;
-        return collector.page(&env);
-    }
-    if program.take == Some(0) {
-        return collector.page(&Env::empty());
-    }
-    for document in documents {
-        machine.begin_document();
-        collector.begin_document(&document);
-        let env = Env::document(&document);
-        let flow = machine.each_row(program, &env, &mut |env| collector.add(env))?;
-        if flow.is_break() {
-            break;
+    } else if program.take != Some(0) {
+        for document in documents {
+            let value = document.read(reads);
+            machine.begin_document();
+            collector.begin_document(&value, kept.len(), document.size());
+            let env = Env::document(&value);
+            let flow = machine.each_row(program, &env, &mut |env| collector.add(env))?;
+            if collector.document.is_kept {
+                kept.push(document);
+            }
+            if flow.is_break() {
+                break;
+            }
         }
     }
-    collector.page(&Env::empty())
+    let found = collector.page(&Env::empty())?;
+    let mut rows = Vec::with_capacity(found.rows.len());
+    for row in found.rows {
+        rows.push(match row {
+            Found::Value(value) => Row::Value(value),
+            Found::Document(number) => make(program, &plan, &machine, &kept[number])?,
+        });
+    }
+    Ok(Page {
+        rows,
+        next: found.next,
+        last: found.last.map(|number| kept.swap_remove(number)),
+    })
+}
+
+/// The row of a document whose row was only found so far.
+fn make<D: Document>(
+    program: &Program,
+    plan: &Plan,
+    machine: &Machine,
+    document: &D,
+) -> Result<Row<D>> {
+    let (Plan::Late { makes, .. }, Projection::Object(members)) = (plan, &program.projection)
+    else {
+        return Ok(Row::Document(document.clone()));
+    };
+    machine.begin_document();
+    let value = document.read(makes);
+    let env = Env::document(&value);
+    let object = machine.object(members, &env.row(&value))?;
+    Ok(Row::Value(Value::Object(object)))
+}
+
+/// A row, or the number of the document that it is to be made of.
+enum Found {
+    Value(Value),
+    Document(usize),
+}
+
+/// The rows of a page before all of them are made.
+struct FoundPage {
+    rows: Vec<Found>,
+    next: Option<Position>,
+    /// The number of the last row's document.
+    last: Option<usize>,
 }
 
 /// One row that waits for its turn.
-struct Row {
+struct Waiting {
     keys: Vec<Option<Value>>,
+    /// As in [`Current`].
+    number: usize,
     ordinal: u64,
     rid: String,
     /// Position among the rows of its document, from 1.
     row: u64,
-    value: Value,
+    found: Found,
+    /// As a row of the page.
+    bytes: usize,
 }
 
 /// A row in a heap that gives up its last row first.
 struct Held<'p> {
-    row: Row,
+    row: Waiting,
     program: &'p Program,
 }
 
@@ -202,10 +287,12 @@ pub(super) struct Collector<'p, 'r> {
     take: u64,
     /// Rows given out by earlier pages.
     taken: u64,
-    document: Document,
-    rows: Vec<Value>,
-    /// The last row in `rows`.
-    last: Option<Position>,
+    document: Current,
+    /// Whether rows are only found, and made later.
+    is_late: bool,
+    rows: Vec<Found>,
+    /// The last row in `rows`, and the number of its document.
+    last: Option<(Position, usize)>,
     /// A row was turned away because the page is full.
     has_more: bool,
     sorted: BinaryHeap<Held<'p>>,
@@ -220,7 +307,13 @@ pub(super) struct Collector<'p, 'r> {
 
 /// The document whose rows are coming.
 #[derive(Default)]
-struct Document {
+struct Current {
+    /// By which the execution knows it, if it keeps it.
+    number: usize,
+    /// Whether a row of it was kept.
+    is_kept: bool,
+    /// Its bytes as a row.
+    bytes: usize,
     rid: String,
     ordinal: u64,
     /// Its rows so far that passed the filter and are defined.
@@ -237,7 +330,8 @@ impl<'p, 'r> Collector<'p, 'r> {
             skip: program.skip,
             take: program.take.unwrap_or(u64::MAX),
             taken: 0,
-            document: Document::default(),
+            document: Current::default(),
+            is_late: false,
             rows: Vec::new(),
             last: None,
             has_more: false,
@@ -277,7 +371,9 @@ impl<'p, 'r> Collector<'p, 'r> {
         collector
     }
 
-    fn begin_document(&mut self, document: &Value) {
+    fn begin_document(&mut self, document: &Value, number: usize, bytes: usize) {
+        (self.document.number, self.document.bytes) = (number, bytes);
+        self.document.is_kept = false;
         let rid = document.get("_rid").and_then(Value::as_str).unwrap_or("");
         self.document.ordinal = ordinal(rid);
         self.document.rid.clear();
@@ -291,15 +387,21 @@ impl<'p, 'r> Collector<'p, 'r> {
             self.fold(grouping, env)?;
             return Ok(ControlFlow::Continue(()));
         }
-        let Some(value) = self.project(env)? else {
-            return Ok(ControlFlow::Continue(()));
+        let (found, bytes) = if self.is_late {
+            (Found::Document(self.document.number), self.document.bytes)
+        } else {
+            let Some(value) = self.project(env)? else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            let bytes = value::size(&value);
+            (Found::Value(value), bytes)
         };
         self.document.rows += 1;
         if self.program.order.is_empty() {
             if self.is_given_out(None) {
                 return Ok(ControlFlow::Continue(()));
             }
-            return self.give_out(value, Vec::new());
+            return self.give_out(found, bytes, Vec::new());
         }
         let mut keys = Vec::with_capacity(self.program.order.len());
         for column in &self.program.order {
@@ -311,9 +413,9 @@ impl<'p, 'r> Collector<'p, 'r> {
         }
         let is_sorted = self.run.is_some_and(|run| run.feed == Feed::Sorted);
         if is_sorted && !self.program.distinct {
-            return self.give_out(value, keys);
+            return self.give_out(found, bytes, keys);
         }
-        self.hold(value, keys)?;
+        self.hold(found, bytes, keys)?;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -334,10 +436,11 @@ impl<'p, 'r> Collector<'p, 'r> {
     /// Whether an earlier page had this row, or the client's seek passes over it.
     fn is_given_out(&self, keys: Option<&[Option<Value>]>) -> bool {
         let Some(run) = self.run else { return false };
-        let Document {
+        let Current {
             rid,
             ordinal: own,
             rows,
+            ..
         } = &self.document;
         let compared = |values: &[Option<Value>], other: &str| {
             let by_keys = keys.map_or(Ordering::Equal, |keys| {
@@ -364,9 +467,16 @@ impl<'p, 'r> Collector<'p, 'r> {
     }
 
     /// Puts the next row of the result into the page.
-    fn give_out(&mut self, value: Value, keys: Vec<Option<Value>>) -> Result<ControlFlow<()>> {
-        if self.program.distinct {
-            let encoded = value::encoded(Some(&value));
+    fn give_out(
+        &mut self,
+        found: Found,
+        bytes: usize,
+        keys: Vec<Option<Value>>,
+    ) -> Result<ControlFlow<()>> {
+        if self.program.distinct
+            && let Found::Value(value) = &found
+        {
+            let encoded = value::encoded(Some(value));
             let bytes = encoded.len();
             if !self.seen.insert(encoded) {
                 return Ok(ControlFlow::Continue(()));
@@ -380,7 +490,6 @@ impl<'p, 'r> Collector<'p, 'r> {
         if self.take == 0 {
             return Ok(ControlFlow::Break(()));
         }
-        let bytes = value::size(&value);
         let is_over = self.rows.len() >= self.limits.rows
             || self.page_bytes.saturating_add(bytes) > self.limits.bytes;
         let is_full = is_over && !self.rows.is_empty();
@@ -388,18 +497,22 @@ impl<'p, 'r> Collector<'p, 'r> {
             self.has_more = true;
             return Ok(ControlFlow::Break(()));
         }
-        self.retain(bytes)?;
-        self.page_bytes += bytes;
-        self.rows.push(value);
+        if matches!(found, Found::Value(_)) {
+            self.retain(bytes)?;
+        }
+        self.page_bytes = self.page_bytes.saturating_add(bytes);
+        self.document.is_kept = true;
+        self.rows.push(found);
         self.take -= 1;
         self.taken += 1;
         if self.limits.rows != usize::MAX || self.limits.bytes != usize::MAX {
-            self.last = Some(Position {
+            let position = Position {
                 rid: self.document.rid.clone(),
                 row: self.document.rows,
                 taken: self.taken,
                 values: keys,
-            });
+            };
+            self.last = Some((position, self.document.number));
         }
         Ok(match self.take {
             0 => ControlFlow::Break(()),
@@ -408,13 +521,15 @@ impl<'p, 'r> Collector<'p, 'r> {
     }
 
     /// Keeps a row for sorting, among as many as can be needed.
-    fn hold(&mut self, value: Value, keys: Vec<Option<Value>>) -> Result<()> {
-        let row = Row {
+    fn hold(&mut self, found: Found, bytes: usize, keys: Vec<Option<Value>>) -> Result<()> {
+        let row = Waiting {
             keys,
+            number: self.document.number,
             ordinal: self.document.ordinal,
             rid: self.document.rid.clone(),
             row: self.document.rows,
-            value,
+            found,
+            bytes,
         };
         let bytes = row.size();
         let held = Held {
@@ -423,6 +538,7 @@ impl<'p, 'r> Collector<'p, 'r> {
         };
         if self.sorted.len() < self.most_held() {
             self.sorted.push(held);
+            self.document.is_kept = true;
             return self.retain(bytes);
         }
         let mut freed = None;
@@ -431,6 +547,7 @@ impl<'p, 'r> Collector<'p, 'r> {
         {
             freed = Some(last.row.size());
             *last = held;
+            self.document.is_kept = true;
         }
         if let Some(freed) = freed {
             self.held = self.held.saturating_sub(freed);
@@ -493,10 +610,15 @@ impl<'p, 'r> Collector<'p, 'r> {
 
     /// The rows of a subquery; `env` is what surrounds it.
     pub(super) fn rows(self, env: &Env<'_>) -> Result<Vec<Value>> {
-        self.page(env).map(|page| page.rows)
+        let rows = self.page(env)?.rows.into_iter();
+        let value = |found| match found {
+            Found::Value(value) => Some(value),
+            Found::Document(_) => None,
+        };
+        Ok(rows.filter_map(value).collect())
     }
 
-    fn page(mut self, env: &Env<'_>) -> Result<Page> {
+    fn page(mut self, env: &Env<'_>) -> Result<FoundPage> {
         if let Some(grouping) = &self.program.grouping {
             self.unfold(grouping, env)?;
         }
@@ -505,14 +627,17 @@ impl<'p, 'r> Collector<'p, 'r> {
             self.held = self.held.saturating_sub(row.size());
             self.document.rid = row.rid;
             self.document.rows = row.row;
-            if self.give_out(row.value, row.keys)?.is_break() {
+            self.document.number = row.number;
+            if self.give_out(row.found, row.bytes, row.keys)?.is_break() {
                 break;
             }
         }
-        let next = self.last.filter(|_| self.has_more && self.take > 0);
-        Ok(Page {
+        let last = self.last.filter(|_| self.has_more && self.take > 0);
+        let (next, last) = last.unzip();
+        Ok(FoundPage {
             rows: self.rows,
             next,
+            last,
         })
     }
 
@@ -527,20 +652,28 @@ impl<'p, 'r> Collector<'p, 'r> {
             }
             let results = group.accumulators.into_iter().map(Accumulator::result);
             let cells: Vec<Option<Value>> = group.keys.into_iter().chain(results).collect();
-            if let Some(value) = self.project(&env.group(&cells))?
-                && self.give_out(value, Vec::new())?.is_break()
-            {
-                break;
+            if let Some(value) = self.project(&env.group(&cells))? {
+                let bytes = value::size(&value);
+                if self
+                    .give_out(Found::Value(value), bytes, Vec::new())?
+                    .is_break()
+                {
+                    break;
+                }
             }
         }
         Ok(())
     }
 }
 
-impl Row {
+impl Waiting {
     fn size(&self) -> usize {
         let keys: usize = self.keys.iter().flatten().map(value::size).sum();
-        size_of::<Self>() + self.rid.len() + keys + value::size(&self.value)
+        let made = match &self.found {
+            Found::Value(_) => self.bytes,
+            Found::Document(_) => 0,
+        };
+        size_of::<Self>() + self.rid.len() + keys + made
     }
 }
 

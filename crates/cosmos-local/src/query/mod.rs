@@ -2,7 +2,7 @@
 //!
 //! [`Query::parse`] reads and checks a query, [`Query::execute`] runs it over documents,
 //! [`Query::plan`] explains it to a client. The module knows no storage and no HTTP: documents
-//! come in as JSON values, and [`Query::key_set`], [`Query::equality_filters`],
+//! come in as the store has them ([`Document`]), and [`Query::key_set`], [`Query::equality_filters`],
 //! [`Query::range_filters`] and [`Query::sort_paths`] tell the store which of them to bring.
 //!
 //! The way of a query: text → [`lexer`] → [`parser`] → tree ([`ast`]) → [`bind`] → [`program`] →
@@ -72,6 +72,7 @@
 mod aggregate;
 mod ast;
 mod bind;
+mod document;
 mod error;
 mod eval;
 mod execute;
@@ -84,6 +85,7 @@ mod plan;
 mod position;
 mod print;
 mod program;
+mod reads;
 mod value;
 
 #[cfg(test)]
@@ -93,10 +95,12 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use ast::Direction;
+pub(crate) use document::{Document, read_text};
 pub(crate) use error::{ErrorCode, QueryError};
-pub(crate) use execute::{Feed, Page, PageLimits};
+pub(crate) use execute::{Feed, Page, PageLimits, Row};
 pub(crate) use filter::{KeySet, RangeFilter};
 pub(crate) use position::Position;
+pub(crate) use reads::Members;
 
 use error::Result;
 use position::ResumeFilter;
@@ -169,7 +173,7 @@ impl Query {
             Some(limit) if select.window.is_some() => Some((program.skip, limit)),
             _ => None,
         };
-        let fingerprint = fingerprint(&select, parameters);
+        let fingerprint = fingerprint(&select.order_by);
         Ok(Self {
             select,
             program,
@@ -235,9 +239,12 @@ impl Query {
     /// # Errors
     ///
     /// When a limit is exceeded, or a document leads to something that is refused.
-    pub(crate) fn execute(&self, documents: impl Iterator<Item = Value>) -> Result<Vec<Value>> {
+    pub(crate) fn execute<D: Document>(
+        &self,
+        documents: impl Iterator<Item = D>,
+    ) -> Result<Vec<Value>> {
         let page = self.execute_page(documents, Feed::Unsorted, PageLimits::NONE, None)?;
-        Ok(page.rows)
+        Ok(page.rows.into_iter().map(Row::into_value).collect())
     }
 
     /// The rows after a position, as many as fit a page. Reads no more documents than it needs.
@@ -248,13 +255,13 @@ impl Query {
     /// # Errors
     ///
     /// As [`Query::execute`]; and for a position of a query that is not resumable.
-    pub(crate) fn execute_page(
+    pub(crate) fn execute_page<D: Document>(
         &self,
-        documents: impl Iterator<Item = Value>,
+        mut documents: impl Iterator<Item = D>,
         feed: Feed,
         limits: PageLimits,
         after: Option<&Position>,
-    ) -> Result<Page> {
+    ) -> Result<Page<D>> {
         if after.is_some() && !self.is_resumable() {
             return Err(QueryError::new(
                 ErrorCode::Malformed,
@@ -267,7 +274,7 @@ impl Query {
             after,
             seek: self.seek.as_ref(),
         };
-        execute::run(&self.program, documents, &run)
+        execute::run(&self.program, &mut documents, &run)
     }
 
     /// A position as JSON, for use in a continuation token.
@@ -279,7 +286,7 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// When it is malformed, or of another query or other parameters.
+    /// When it is malformed, or of a query in another order.
     pub(crate) fn position_from_json(&self, token: &Value) -> Result<Position> {
         Position::from_json(token, &self.fingerprint, self.program.order.len())
     }
@@ -313,13 +320,35 @@ impl Query {
     }
 }
 
-/// Tells queries apart by what they say and by their parameters; short, as tokens are to be.
-fn fingerprint(select: &ast::Select, parameters: &[(String, Value)]) -> String {
+/// The names of functions, for the page that lists them.
+#[cfg(test)]
+pub(crate) struct FunctionNames {
+    pub(crate) implemented: Vec<&'static str>,
+    pub(crate) aggregates: Vec<&'static str>,
+    pub(crate) refused: Vec<&'static str>,
+}
+
+#[cfg(test)]
+pub(crate) fn function_names() -> FunctionNames {
+    FunctionNames {
+        implemented: functions::names(),
+        aggregates: ast::Aggregate::ALL.map(ast::Aggregate::sql_name).to_vec(),
+        refused: functions::refused_names().to_vec(),
+    }
+}
+
+/// Tells sort orders apart; short, as tokens are to be.
+///
+/// Nothing else of a query takes part: clients that resume a sorted query put where they stopped into its filter, and send
+/// the old token along. A place in an order means the same whatever rows a filter leaves.
+fn fingerprint(order: &[ast::OrderItem]) -> String {
     let mut hash = Sha256::new();
-    hash.update(select.to_string());
-    for (name, value) in parameters {
-        hash.update(name);
-        hash.update(value::encoded(Some(value)));
+    for item in order {
+        hash.update(item.expr.to_string());
+        hash.update(match item.direction {
+            Some(Direction::Descending) => [1],
+            _ => [0],
+        });
     }
     hash.finalize()[..8]
         .iter()

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ErrorCode, QueryError, Result};
 
-/// The last row given out. Of use to the same query only; [`super::Query`] checks that.
+/// The last row given out. Of use to queries in the same order only; [`super::Query`] checks that.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Position {
     /// The `_rid` of the document the row came from.
@@ -32,16 +32,16 @@ impl Position {
         &self.values
     }
 
-    pub(super) fn to_json(&self, query: &str) -> Value {
+    pub(super) fn to_json(&self, order: &str) -> Value {
         let values: Vec<Value> = self
             .values
             .iter()
             .map(|value| Value::Array(value.iter().cloned().collect()))
             .collect();
-        json!({"q": query, "rid": self.rid, "row": self.row, "n": self.taken, "v": values})
+        json!({"q": order, "rid": self.rid, "row": self.row, "n": self.taken, "v": values})
     }
 
-    pub(super) fn from_json(token: &Value, query: &str, columns: usize) -> Result<Self> {
+    pub(super) fn from_json(token: &Value, order: &str, columns: usize) -> Result<Self> {
         let malformed = |what: &str| {
             QueryError::new(
                 ErrorCode::Malformed,
@@ -53,8 +53,8 @@ impl Position {
                 .get(name)
                 .ok_or_else(|| malformed("a member is missing"))
         };
-        if field("q")?.as_str() != Some(query) {
-            return Err(malformed("it belongs to another query"));
+        if field("q")?.as_str() != Some(order) {
+            return Err(malformed("it belongs to a query in another order"));
         }
         let number = |name| {
             field(name)?

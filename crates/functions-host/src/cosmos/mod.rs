@@ -4,10 +4,10 @@
 //! one are the same to this module. It takes the typed bindings of [`crate::binding`] and returns
 //! values that the host has yet to encode for the handler.
 //!
-//! * [`CosmosClients`]: connections, shared by all bindings of one host.
-//! * [`input`]: one item by id, or the rows of a query.
-//! * [`output`]: upserts.
-//! * [`trigger`]: the change feed processor; start with [`trigger::listen`].
+//! - [`CosmosClients`]: connections, shared by all bindings of one host.
+//! - [`input`]: one item by id, or the rows of a query.
+//! - [`output`] does upserts.
+//! - [`trigger`]: the change feed processor; start with [`trigger::listen`].
 //!
 //! What it is not: no identity-based sign-in (connection string, or endpoint and key), no
 //! all-versions-and-deletes mode, no estimator.

@@ -89,9 +89,9 @@ impl Connection {
             return Err(E::Identity(auth.to_owned()));
         }
         if let Some(version) = get("version")
-            && !version
+            && version
                 .strip_prefix("1.")
-                .is_some_and(|minor| !minor.is_empty())
+                .is_none_or(|minor| minor.is_empty())
         {
             return Err(E::BadVersion);
         }

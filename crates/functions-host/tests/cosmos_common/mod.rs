@@ -1,5 +1,5 @@
 //! What the Cosmos DB tests share: a local account, containers, a sink that remembers.
-#![allow(dead_code, clippy::unwrap_used)] // Each test file uses a part of it.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // Each test file uses a part of it.
 
 use std::borrow::Cow;
 use std::future::Future;

@@ -84,45 +84,65 @@ pub(super) fn find(name: &str) -> Option<&'static Builtin> {
 
 /// Functions of the service that are not implemented here.
 pub(super) fn is_known_elsewhere(name: &str) -> bool {
-    const REFUSED: [&str; 36] = [
-        "AGO",
-        "ALL",
-        "ARRAY_AVG",
-        "ARRAY_MAX",
-        "ARRAY_MEDIAN",
-        "ARRAY_MIN",
-        "ARRAY_SUM",
-        "CONTAINS_ALL_CI",
-        "CONTAINS_ALL_CS",
-        "CONTAINS_ANY_CI",
-        "CONTAINS_ANY_CS",
-        "DATETIMEFORMAT",
-        "DAY",
-        "FIRST",
-        "FULLTEXTCONTAINS",
-        "FULLTEXTCONTAINSALL",
-        "FULLTEXTCONTAINSANY",
-        "FULLTEXTSCORE",
-        "HOUR",
-        "IS_DATETIME",
-        "LAST",
-        "LASTINDEXOF",
-        "LASTSUBSTRINGAFTER",
-        "LASTSUBSTRINGBEFORE",
-        "MINUTE",
-        "MONTH",
-        "RRF",
-        "ST_AREA",
-        "ST_DISTANCE",
-        "ST_INTERSECTS",
-        "ST_ISVALID",
-        "ST_ISVALIDDETAILED",
-        "ST_WITHIN",
-        "SUBSTRINGAFTER",
-        "SUBSTRINGBEFORE",
-        "VECTORDISTANCE",
-    ];
     REFUSED.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+const REFUSED: [&str; 36] = [
+    "AGO",
+    "ALL",
+    "ARRAY_AVG",
+    "ARRAY_MAX",
+    "ARRAY_MEDIAN",
+    "ARRAY_MIN",
+    "ARRAY_SUM",
+    "CONTAINS_ALL_CI",
+    "CONTAINS_ALL_CS",
+    "CONTAINS_ANY_CI",
+    "CONTAINS_ANY_CS",
+    "DATETIMEFORMAT",
+    "DAY",
+    "FIRST",
+    "FULLTEXTCONTAINS",
+    "FULLTEXTCONTAINSALL",
+    "FULLTEXTCONTAINSANY",
+    "FULLTEXTSCORE",
+    "HOUR",
+    "IS_DATETIME",
+    "LAST",
+    "LASTINDEXOF",
+    "LASTSUBSTRINGAFTER",
+    "LASTSUBSTRINGBEFORE",
+    "MINUTE",
+    "MONTH",
+    "RRF",
+    "ST_AREA",
+    "ST_DISTANCE",
+    "ST_INTERSECTS",
+    "ST_ISVALID",
+    "ST_ISVALIDDETAILED",
+    "ST_WITHIN",
+    "SUBSTRINGAFTER",
+    "SUBSTRINGBEFORE",
+    "VECTORDISTANCE",
+];
+
+/// All functions, in alphabetical order.
+#[cfg(test)]
+pub(super) fn names() -> Vec<&'static str> {
+    let mut names: Vec<_> = TABLES
+        .iter()
+        .copied()
+        .flatten()
+        .map(|builtin| builtin.name)
+        .collect();
+    names.sort_unstable_by_key(|name| name.to_uppercase());
+    names
+}
+
+/// See [`is_known_elsewhere`].
+#[cfg(test)]
+pub(super) fn refused_names() -> &'static [&'static str] {
+    &REFUSED
 }
 
 /// The argument at `position`, if it was given and is defined.

@@ -248,7 +248,7 @@ proptest! {
             let page = query.execute_page(documents[start..].iter().cloned(), Feed::Unsorted, PageLimits { rows, bytes }, after.as_ref()).unwrap();
             prop_assert!(page.rows.len() <= rows);
             prop_assert!(page.next.is_none() || !page.rows.is_empty());
-            paged.extend(page.rows);
+            paged.extend(super::values(page.rows));
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,

@@ -1,0 +1,197 @@
+//! The items that a query looks at, in key order, a few at a time: a query reads no more of them than it needs, and holds
+//! no lock while it works.
+
+use std::{
+    collections::VecDeque,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use serde_json::Value;
+
+use crate::{
+    container::Container,
+    query::{Document, Members, Query, read_text},
+    record::{ItemKey, Record},
+    replica::Replica,
+    scope::Scope,
+    ttl::Lifetimes,
+};
+
+/// Items that are looked at under one lock.
+const STEP: usize = 256;
+
+/// A stored document; versions are immutable and shared.
+#[derive(Debug, Clone)]
+pub(super) struct Stored(pub(super) Arc<Record>);
+
+impl Stored {
+    /// Its JSON text.
+    pub(super) fn text(&self) -> &str {
+        self.0.body.as_deref().unwrap_or_default()
+    }
+}
+
+impl Document for Stored {
+    fn read(&self, members: &Members) -> Value {
+        read_text(self.text(), members).expect("a visible item's body is a JSON object")
+    }
+
+    fn size(&self) -> usize {
+        self.text().len()
+    }
+}
+
+/// What a record says without being taken apart: necessary conditions of a query.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    ids: Vec<String>,
+    /// Bounds of `_ts`, with whether they belong to the range.
+    from: Vec<(f64, bool)>,
+    to: Vec<(f64, bool)>,
+}
+
+impl Conditions {
+    pub(super) fn of(query: &Query) -> Self {
+        let mut conditions = Self::default();
+        for (path, value) in query.equality_filters() {
+            match (path.as_str(), &value) {
+                ("/id", Value::String(id)) => conditions.ids.push(id.clone()),
+                ("/_ts", Value::Number(_)) => {
+                    let bound = value.as_f64().map(|ts| (ts, true));
+                    conditions.from.extend(bound);
+                    conditions.to.extend(bound);
+                }
+                _ => {}
+            }
+        }
+        let number = |bound: Option<(Value, bool)>| {
+            bound.and_then(|(value, inclusive)| Some((value.as_f64()?, inclusive)))
+        };
+        for range in query.range_filters() {
+            if range.path == "/_ts" {
+                conditions.from.extend(number(range.lower));
+                conditions.to.extend(number(range.upper));
+            }
+        }
+        conditions
+    }
+
+    fn allow(&self, record: &Record) -> bool {
+        let ts = record.ts as f64;
+        let is_above = |(bound, inclusive): &(f64, bool)| ts > *bound || *inclusive && ts == *bound;
+        let is_below = |(bound, inclusive): &(f64, bool)| ts < *bound || *inclusive && ts == *bound;
+        self.ids.iter().all(|id| *id == record.key.id)
+            && self.from.iter().all(is_above)
+            && self.to.iter().all(is_below)
+    }
+}
+
+/// Goes through the visible items of scopes that meet conditions.
+pub(super) struct Scan {
+    replica: Arc<Replica>,
+    container: u32,
+    lifetimes: Lifetimes,
+    /// Not yet gone through, in key order.
+    scopes: VecDeque<Scope>,
+    conditions: Conditions,
+    from: Bound<ItemKey>,
+    read: VecDeque<Stored>,
+    /// Items handed out, for whoever wants to know when the scan is gone.
+    count: Arc<AtomicUsize>,
+}
+
+impl Scan {
+    /// `scopes` are disjoint, and in key order.
+    pub(super) fn new(
+        replica: Arc<Replica>,
+        container: &Container,
+        scopes: Vec<Scope>,
+        conditions: Conditions,
+        from: Bound<ItemKey>,
+    ) -> Self {
+        Self {
+            replica,
+            container: container.number,
+            lifetimes: Lifetimes::now(container),
+            scopes: scopes.into(),
+            conditions,
+            from,
+            read: VecDeque::new(),
+            count: Arc::default(),
+        }
+    }
+
+    /// Counts the items handed out.
+    pub(super) fn counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.count)
+    }
+
+    /// Looks at the next items; nothing is read when there are none left.
+    fn read_on(&mut self) {
+        let state = self.replica.read();
+        let Some(table) = state.tables.get(&self.container) else {
+            self.scopes.clear();
+            return;
+        };
+        let mut seen = 0;
+        while seen < STEP
+            && let Some(scope) = self.scopes.front()
+        {
+            // An item's own key is known from its partition key and id.
+            let only = scope
+                .partition()
+                .zip(self.conditions.ids.first())
+                .map(|(partition, id)| ItemKey {
+                    partition: partition.clone(),
+                    id: id.clone(),
+                });
+            let is_after = |key: &ItemKey| match &self.from {
+                Bound::Included(from) => key >= from,
+                Bound::Excluded(from) => key > from,
+                Bound::Unbounded => true,
+            };
+            let mut last = None;
+            if let Some(key) = only {
+                let item = table.items.get(&key).filter(|_| is_after(&key));
+                let record = item.and_then(|item| item.visible(self.lifetimes));
+                let record = record.filter(|record| {
+                    scope.contains(&record.key.partition) && self.conditions.allow(record)
+                });
+                self.read.extend(record.cloned().map(Stored));
+                seen += 1;
+            } else {
+                for (key, item) in scope.items(table, self.from.as_ref()) {
+                    seen += 1;
+                    let record = item.visible(self.lifetimes);
+                    let record = record.filter(|record| self.conditions.allow(record));
+                    self.read.extend(record.cloned().map(Stored));
+                    if seen == STEP {
+                        last = Some(key.clone());
+                        break;
+                    }
+                }
+            }
+            match last {
+                Some(last) => self.from = Bound::Excluded(last),
+                None => drop(self.scopes.pop_front()),
+            }
+        }
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Stored;
+
+    fn next(&mut self) -> Option<Stored> {
+        while self.read.is_empty() && !self.scopes.is_empty() {
+            self.read_on();
+        }
+        let next = self.read.pop_front()?;
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Some(next)
+    }
+}

@@ -1,0 +1,490 @@
+//! What holds for every request, however it is made up: it is answered, and never by a bug.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use base64::{
+    Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD,
+};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::{Door, Gateway, request::Request};
+use crate::{
+    EMULATOR_KEY, RegionConfig, WriteMode, auth::MasterKey, metadata::Metadata, replica::Replica,
+};
+
+const DATE: &str = "thu, 06 aug 2026 10:00:00 gmt";
+
+/// A gateway of two regions, with the container `shop/orders` and three documents.
+pub(super) struct Setup {
+    gateway: Gateway,
+    runtime: tokio::runtime::Runtime,
+}
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    headers: http::HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl Setup {
+    /// Without documents.
+    pub(super) fn empty() -> Self {
+        let regions = ["West US", "North Europe"].map(RegionConfig::new);
+        let replicas = (0..2)
+            .map(|index| Replica::in_memory(index, 2).into())
+            .collect();
+        let key = MasterKey::new(EMULATOR_KEY).unwrap();
+        let setup = Self {
+            gateway: Gateway::new(
+                key,
+                Metadata::default(),
+                &regions,
+                replicas,
+                WriteMode::Multi,
+                1,
+            ),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
+        };
+        let container = json!({"id": "orders", "partitionKey": {"paths": ["/tenant"], "kind": "Hash", "version": 2}});
+        for (path, body) in [
+            ("/dbs", r#"{"id":"shop"}"#),
+            ("/dbs/shop/colls", &container.to_string()),
+        ] {
+            let answer = setup.send("POST", path, &[], body.as_bytes());
+            assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
+        }
+        setup
+    }
+
+    pub(super) fn new() -> Self {
+        let setup = Self::empty();
+        for n in 0..3 {
+            let key = [("x-ms-documentdb-partitionkey", "[\"t\"]")];
+            let document = json!({"id": format!("o-{n}"), "tenant": "t", "n": n}).to_string();
+            let path = "/dbs/shop/colls/orders/docs";
+            let answer = setup.send("POST", path, &key, document.as_bytes());
+            assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
+        }
+        setup
+    }
+
+    /// Sends a signed request to the first region.
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let request = request.header("x-ms-date", DATE).body(()).unwrap();
+        let (mut parts, ()) = request.into_parts();
+        let body = Bytes::copy_from_slice(body);
+        // What cannot be read cannot be signed, and is refused before anybody looks at the signature.
+        if let Ok(request) = Request::read(parts.clone(), body.clone()) {
+            let (kind, links) = request.signed();
+            let payload = format!(
+                "{}\n{kind}\n{}\n{DATE}\n\n",
+                method.to_lowercase(),
+                links[0]
+            );
+            let hmac =
+                Hmac::<Sha256>::new_from_slice(&STANDARD.decode(EMULATOR_KEY).unwrap()).unwrap();
+            let signature = STANDARD.encode(hmac.chain_update(payload).finalize().into_bytes());
+            let token = format!("type=master&ver=1.0&sig={signature}");
+            parts
+                .headers
+                .insert("authorization", token.parse().unwrap());
+        }
+        self.runtime.block_on(async {
+            let answer = self.gateway.answer(Door::Region(0), parts, body).await;
+            let (parts, body) = answer.into_parts();
+            Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: body.collect().await.unwrap().to_bytes(),
+            }
+        })
+    }
+
+    /// Sends a query, with some headers more.
+    pub(super) fn query(&self, text: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut all = vec![
+            ("x-ms-documentdb-isquery", "True"),
+            ("x-ms-documentdb-query-enablecrosspartition", "True"),
+        ];
+        all.extend(headers);
+        let body = json!({"query": text}).to_string();
+        self.send("POST", "/dbs/shop/colls/orders/docs", &all, body.as_bytes())
+    }
+
+    fn check(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+        let answer = self.send(method, path, headers, body);
+        let what = || {
+            format!(
+                "{method} {path} {headers:?}: {} {:?}",
+                answer.status, answer.body
+            )
+        };
+        assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{}", what());
+        assert_ne!(
+            answer.status,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "{}",
+            what()
+        );
+        assert!(
+            answer.headers.contains_key("x-ms-activity-id"),
+            "{}",
+            what()
+        );
+        if method != "HEAD" && answer.status.as_u16() >= 400 {
+            let error = answer.json();
+            assert!(
+                error["code"].is_string() && error["message"].is_string(),
+                "{}",
+                what()
+            );
+        }
+    }
+}
+
+/// Header values that mean something, nearly.
+fn value() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "",
+        "true",
+        "True",
+        "0",
+        "1",
+        "-1",
+        "18446744073709551615",
+        "18446744073709551616",
+        "[\"t\"]",
+        "[{}]",
+        "[]",
+        "[null]",
+        "[1e999]",
+        "[[1]]",
+        "[\"t\",1]",
+        "[",
+        "*",
+        "\"",
+        "0:1#3#1=3#2=0",
+        "0:1#",
+        "0:",
+        ":",
+        "0:-1#57",
+        "#",
+        "1=",
+        ",",
+        ";",
+        ".",
+        "\"0.1;3,0\"",
+        "\"0.18446744073709551615;3,0\"",
+        "\"1.0;18446744073709551615,0\"",
+        "\"9.9;1\"",
+        "Incremental Feed",
+        "Full-Fidelity Feed",
+        "FF",
+        "05C1",
+        "zz",
+        "3FFF",
+        "return=minimal",
+        "Thu, 06 Aug 2026 10:00:00 GMT",
+        "application/query+json",
+        "EffectivePartitionKeyRange",
+        "2021-09-15",
+        "OrderBy,Top",
+        "{\"p\":{}}",
+    ])
+    .prop_map(str::to_owned);
+    prop_oneof![
+        6 => piece.clone(),
+        2 => (piece.clone(), piece).prop_map(|(a, b)| a + &b),
+        1 => "[ -~]{0,24}",
+        1 => "[ü東 -~]{0,8}",
+        1 => token(),
+    ]
+}
+
+/// A continuation's envelope around anything.
+fn token() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<i64>().prop_map(Value::from),
+        "[\u{0}-~]{0,8}".prop_map(Value::from),
+        prop::sample::select(vec![
+            "[\"t\"]",
+            "o-1",
+            "e3b0c44298fc1c14",
+            "abcDAIiJkwUBAAAAAAAAAA=="
+        ])
+        .prop_map(Value::from),
+    ];
+    let inner = leaf.prop_recursive(4, 16, 4, |inner| {
+        let name = prop::sample::select(vec!["p", "k", "q", "rid", "row", "n", "v"]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(name, inner, 0..7).prop_map(|map| map
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect()),
+        ]
+    });
+    inner.prop_map(|token| URL_SAFE_NO_PAD.encode(token.to_string()))
+}
+
+fn headers() -> impl Strategy<Value = Vec<(&'static str, String)>> {
+    let name = prop::sample::select(vec![
+        "a-im",
+        "if-none-match",
+        "if-match",
+        "if-modified-since",
+        "prefer",
+        "content-type",
+        "x-ms-max-item-count",
+        "x-ms-continuation",
+        "x-ms-session-token",
+        "x-ms-documentdb-partitionkey",
+        "x-ms-documentdb-partitionkeyrangeid",
+        "x-ms-start-epk",
+        "x-ms-end-epk",
+        "x-ms-read-key-type",
+        "x-ms-documentdb-isquery",
+        "x-ms-documentdb-query-enablecrosspartition",
+        "x-ms-documentdb-is-upsert",
+        "x-ms-cosmos-is-query-plan-request",
+        "x-ms-cosmos-is-batch-request",
+        "x-ms-cosmos-supported-query-features",
+        "x-ms-cosmos-intended-collection-rid",
+        "x-ms-cosmos-changefeed-wire-format-version",
+        "x-ms-documentdb-populatequerymetrics",
+        "x-ms-documentdb-pre-trigger-include",
+        "x-ms-activity-id",
+    ]);
+    prop::collection::vec((name, value()), 0..6)
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let segment = prop::sample::select(vec![
+        "dbs",
+        "shop",
+        "colls",
+        "orders",
+        "docs",
+        "o-1",
+        "pkranges",
+        "offers",
+        "sprocs",
+        "conflicts",
+        "%2F",
+        "%25",
+        "%ff",
+        "%e2%82%ac",
+        "+",
+        "..",
+        "a%20b",
+        "addresses",
+        "users",
+        "operations",
+    ]);
+    prop_oneof![
+        3 => Just("/dbs/shop/colls/orders/docs".to_owned()),
+        1 => Just("/dbs/shop/colls/orders/docs/o-1".to_owned()),
+        1 => Just("/dbs/shop/colls/orders/pkranges/".to_owned()),
+        2 => prop::collection::vec(segment, 0..8).prop_map(|segments| format!("/{}", segments.join("/"))),
+    ]
+}
+
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    let text = prop::sample::select(vec![
+        r#"{"query":"SELECT * FROM c"}"#,
+        r#"{"query":"SELECT * FROM c ORDER BY c.n"}"#,
+        r#"{"query":"SELECT * FROM c ORDER BY c.n","resumeFilter":{"value":[1]}}"#,
+        r#"{"query":"SELECT VALUE COUNT(1) FROM c"}"#,
+        r#"{"query":1}"#,
+        r#"{"query":"SELECT @p","parameters":[{"name":"@p"}]}"#,
+        r#"{"query":"","parameters":{}}"#,
+        r#"{"id":"x","tenant":"t"}"#,
+        r#"{"id":"x","tenant":{"a":1}}"#,
+        r#"{"id":1}"#,
+        r#"[{"operationType":"Create","resourceBody":{"id":"b","tenant":"t"}}]"#,
+        r#"{"operations":[{"op":"set","path":"/a/b/-","value":1}]}"#,
+        "[]",
+        "",
+        "\u{0}",
+    ]);
+    prop_oneof![
+        6 => text.prop_map(|text| text.as_bytes().to_vec()),
+        1 => Just(format!("{{\"id\":\"x\",\"a\":{}{}}}", "[".repeat(5000), "]".repeat(5000)).into_bytes()),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(|mut bytes| { bytes.insert(0, 0x80); bytes }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn every_request_is_answered(
+        requests in prop::collection::vec(
+            (prop::sample::select(vec!["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]), path(), headers(), body()),
+            1..40,
+        ),
+    ) {
+        let setup = Setup::new();
+        for (method, path, headers, body) in requests {
+            // The part of a session that has not arrived yet is waited for, which is no matter here.
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.trim())).collect();
+            setup.check(method, &path, &headers, &body);
+        }
+    }
+}
+
+#[test]
+fn an_authorization_that_is_none_is_refused() {
+    let setup = Setup::new();
+    for text in [
+        "",
+        "type",
+        "type=master",
+        "type=master&ver=1.0&sig=",
+        "type%3Dmaster%26sig%3D%ff",
+        "type=aad&sig=a.b.c",
+        "type=resource&sig=x",
+    ] {
+        let request = http::Request::builder()
+            .uri("/dbs")
+            .header("authorization", text)
+            .header("x-ms-date", DATE);
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let answer =
+            setup
+                .runtime
+                .block_on(setup.gateway.answer(Door::Region(0), parts, Bytes::new()));
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{text}");
+    }
+}
+
+#[test]
+fn continuations_of_queries_are_short_and_each_page_goes_on() {
+    let setup = Setup::new();
+    let long = "x".repeat(255);
+    let key = [("x-ms-documentdb-partitionkey", "[\"t\"]")];
+    for n in 0..3 {
+        let document =
+            json!({"id": format!("{long}{n}"), "tenant": "t", "n": n, "text": "y".repeat(200)});
+        let made = setup.send(
+            "POST",
+            "/dbs/shop/colls/orders/docs",
+            &key,
+            document.to_string().as_bytes(),
+        );
+        assert_eq!(made.status, StatusCode::CREATED);
+    }
+    for text in [
+        "SELECT VALUE c.id FROM c",
+        "SELECT VALUE c.id FROM c WHERE c.tenant = 't' ORDER BY c.text, c.n DESC",
+        "SELECT TOP 5 VALUE c.id FROM c WHERE c.tenant = 't' ORDER BY c.n",
+    ] {
+        let whole = setup.query(text, &[]).json()["Documents"].clone();
+        let mut paged = Vec::new();
+        let mut continuation: Option<String> = None;
+        loop {
+            let mut headers = vec![("x-ms-max-item-count", "1")];
+            headers.extend(
+                continuation
+                    .as_deref()
+                    .map(|text| ("x-ms-continuation", text)),
+            );
+            let page = setup.query(text, &headers);
+            assert_eq!(page.status, StatusCode::OK, "{text}: {:?}", page.body);
+            paged.extend(page.json()["Documents"].as_array().unwrap().clone());
+            continuation = page
+                .headers
+                .get("x-ms-continuation")
+                .map(|text| text.to_str().unwrap().to_owned());
+            match &continuation {
+                Some(text) => assert!(text.len() < 1024, "{} bytes", text.len()),
+                None => break,
+            }
+        }
+        assert_eq!(Value::from(paged), whole, "{text}");
+    }
+}
+
+#[test]
+fn a_query_looks_at_no_more_than_it_needs() {
+    let setup = Setup::new();
+    for n in 0..600 {
+        let tenant = format!("t{}", n % 3);
+        let key = format!("[\"{tenant}\"]");
+        let document = json!({"id": format!("{n}"), "tenant": tenant, "n": n}).to_string();
+        let headers = [("x-ms-documentdb-partitionkey", key.as_str())];
+        let made = setup.send(
+            "POST",
+            "/dbs/shop/colls/orders/docs",
+            &headers,
+            document.as_bytes(),
+        );
+        assert_eq!(made.status, StatusCode::CREATED);
+    }
+    let looked_at = |text: &str, headers: &[(&str, &str)]| -> String {
+        let mut all = vec![
+            ("x-ms-documentdb-populatequerymetrics", "True"),
+            ("x-ms-documentdb-partitionkeyrangeid", "0"),
+        ];
+        all.extend(headers);
+        let answer = setup.query(text, &all);
+        assert_eq!(answer.status, StatusCode::OK, "{text}: {:?}", answer.body);
+        let metrics = answer.headers["x-ms-documentdb-query-metrics"]
+            .to_str()
+            .unwrap();
+        let count = metrics
+            .split(';')
+            .find_map(|part| part.strip_prefix("retrievedDocumentCount="));
+        count.unwrap().to_owned()
+    };
+    for (text, expected) in [
+        ("SELECT * FROM c", "101"),
+        ("SELECT TOP 7 * FROM c", "7"),
+        ("SELECT VALUE c.n FROM c WHERE c.tenant = 't1'", "101"),
+        ("SELECT VALUE COUNT(1) FROM c WHERE c.tenant = 't1'", "200"),
+        (
+            "SELECT VALUE COUNT(1) FROM c WHERE c.tenant IN ('t1', 't2', 'none')",
+            "400",
+        ),
+        ("SELECT * FROM c WHERE c.tenant = 't1' AND c.id = '1'", "1"),
+        ("SELECT * FROM c WHERE c.tenant = 't1' AND c.id = '2'", "0"),
+        ("SELECT * FROM c WHERE c.id = '599'", "1"),
+        ("SELECT * FROM c WHERE c._ts < 5 AND c.n > 1", "0"),
+        ("SELECT VALUE COUNT(1) FROM c WHERE c._ts >= 5", "603"),
+        (
+            "SELECT * FROM c WHERE c.tenant = 't1' AND c.tenant = 't2'",
+            "0",
+        ),
+        ("SELECT 1 AS one", "0"),
+    ] {
+        assert_eq!(looked_at(text, &[]), expected, "{text}");
+    }
+    let key = [("x-ms-documentdb-partitionkey", "[\"t2\"]")];
+    assert_eq!(looked_at("SELECT VALUE SUM(c.n) FROM c", &key), "200");
+}

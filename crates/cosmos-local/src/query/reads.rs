@@ -1,0 +1,181 @@
+//! Which members of a document a program looks at, so that a store takes apart no more of it.
+
+use std::collections::BTreeSet;
+
+use super::program::{Expr, Pattern, Program, Projection, Source, Values};
+
+/// Members of a document, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Members {
+    /// The whole document.
+    All,
+    /// These only.
+    Named(BTreeSet<String>),
+}
+
+impl Members {
+    /// Whether a member is among these.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(name),
+        }
+    }
+}
+
+/// When rows are made, and of what.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// Each row as soon as it is found.
+    AtOnce {
+        /// What is looked at.
+        reads: Members,
+    },
+    /// Rows are found first; those that are given out are made in the end.
+    Late {
+        /// What is looked at to find and sort rows.
+        finds: Members,
+        /// What a row is made of.
+        makes: Members,
+    },
+}
+
+impl Plan {
+    pub(super) fn of(program: &Program) -> Self {
+        let is_late = match (program.sources.as_slice(), &program.projection) {
+            _ if program.is_blocking() => false,
+            ([source], projection) if is_document(source, &[true]) => match projection {
+                // Undefined would be no row, which has to be known when rows are counted.
+                Projection::Value(expr) => matches!(expr, Expr::Slot { up: 0, .. }),
+                Projection::Object(_) => true,
+            },
+            _ => false,
+        };
+        let members = |finds, makes| {
+            let mut walk = Walk::default();
+            walk.program(program, finds, makes);
+            walk.members()
+        };
+        if is_late {
+            Self::Late {
+                finds: members(true, false),
+                makes: members(false, true),
+            }
+        } else {
+            Self::AtOnce {
+                reads: members(true, true),
+            }
+        }
+    }
+}
+
+/// Whether a source's only row is the document itself.
+fn is_document(source: &Source, frames: &[bool]) -> bool {
+    match &source.values {
+        Values::Path(Expr::Slot { up, .. }) if !source.each => {
+            frames.iter().rev().nth(*up) == Some(&true)
+        }
+        _ => false,
+    }
+}
+
+/// A walk over a program, from the outermost frame inwards.
+#[derive(Default)]
+struct Walk {
+    /// Outermost first: whether the frame's cell is the document.
+    frames: Vec<bool>,
+    is_all: bool,
+    /// Every position in a result is told by this member.
+    names: BTreeSet<String>,
+}
+
+impl Walk {
+    fn members(mut self) -> Members {
+        if self.is_all {
+            return Members::All;
+        }
+        self.names.insert("_rid".to_owned());
+        Members::Named(self.names)
+    }
+
+    /// The outermost program, over documents or the rows of its feed: what finds and sorts its rows, and what makes them.
+    fn program(&mut self, program: &Program, finds: bool, makes: bool) {
+        self.frames.push(true);
+        self.select(program, finds, makes);
+        self.frames.pop();
+    }
+
+    fn select(&mut self, program: &Program, finds: bool, makes: bool) {
+        let outer = self.frames.len();
+        for source in &program.sources {
+            let is_document = is_document(source, &self.frames);
+            match &source.values {
+                Values::Path(_) if is_document => {}
+                Values::Path(path) => self.expr(path),
+                Values::Rows(rows) => self.select(rows, true, true),
+            }
+            self.frames.push(is_document);
+        }
+        if finds {
+            self.exprs(&program.filter);
+            self.exprs(program.order.iter().map(|column| &column.expr));
+        }
+        if let Some(grouping) = &program.grouping {
+            self.exprs(&grouping.keys);
+            self.exprs(grouping.aggregates.iter().map(|(_, arg)| arg));
+            self.frames.truncate(outer);
+            self.frames.push(false);
+        }
+        if makes {
+            match &program.projection {
+                Projection::Value(expr) => self.expr(expr),
+                Projection::Object(members) => self.exprs(members.iter().map(|(_, expr)| expr)),
+            }
+        }
+        self.frames.truncate(outer);
+    }
+
+    fn exprs<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>) {
+        for expr in exprs {
+            self.expr(expr);
+        }
+    }
+
+    fn is_document(&self, expr: &Expr) -> bool {
+        matches!(expr, Expr::Slot { up, .. } if self.frames.iter().rev().nth(*up) == Some(&true))
+    }
+
+    fn expr(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Undefined | Expr::Constant(_) => {}
+            Expr::Slot { .. } => self.is_all |= self.is_document(expr),
+            Expr::Member { base, name } if self.is_document(base) => {
+                self.names.insert(name.clone());
+            }
+            Expr::Member { base, .. } => self.expr(base),
+            Expr::Index { base, index } => self.exprs([&**base, &**index]),
+            Expr::Unary { operand, .. } => self.expr(operand),
+            Expr::Binary { operands, .. } => self.exprs([&operands.0, &operands.1]),
+            Expr::Conditional { parts } | Expr::Between { parts, .. } => {
+                self.exprs([&parts.0, &parts.1, &parts.2]);
+            }
+            Expr::All(list) | Expr::Any(list) | Expr::Array(list) => self.exprs(list),
+            Expr::Call { args, .. } => self.exprs(args),
+            Expr::Object(members) => self.exprs(members.iter().map(|(_, expr)| expr)),
+            Expr::In { value, list, .. } => {
+                self.expr(value);
+                self.exprs(list);
+            }
+            Expr::InSet { value, .. } => self.expr(value),
+            Expr::Like { value, pattern, .. } => {
+                self.expr(value);
+                if let Pattern::Computed { pattern, .. } = pattern {
+                    self.expr(pattern);
+                }
+            }
+            Expr::Scalar(program) | Expr::Exists(program) | Expr::ArrayOf(program) => {
+                self.select(program, true, true);
+            }
+        }
+    }
+}

@@ -1,0 +1,715 @@
+//! Items of one container.
+
+use cosmos_local::Account;
+use serde_json::{Value, json};
+
+use crate::support::{Container, UPSERT, eventually, gateways, key, set_links, settled, start};
+use cosmos_local::LinkState;
+
+async fn container(definition: Value) -> (Account, Container) {
+    let account = start(1).await;
+    let raw = gateways(&account).remove(0);
+    let created = raw.create(definition.clone()).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let container = raw.container(definition["id"].as_str().unwrap());
+    (account, container)
+}
+
+fn simple() -> Value {
+    json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2}})
+}
+
+fn with(name: &str, value: Value) -> Value {
+    let mut definition = simple();
+    definition[name] = value;
+    definition
+}
+
+#[tokio::test]
+async fn patches_are_all_or_nothing() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    items
+        .upsert(&k, &json!({"id": "a", "k": "t", "n": 1, "tags": ["x"]}))
+        .await;
+    let etag = items.read(&k, "a").await.header("etag").to_owned();
+    let patched = items
+        .patch(&k, "a", json!({"operations": [{"op": "incr", "path": "/n", "value": 2}, {"op": "add", "path": "/tags/-", "value": null}]}))
+        .await;
+    assert_eq!(patched.status, 200, "{patched:?}");
+    assert_eq!(
+        (&patched.body["n"], &patched.body["tags"]),
+        (&json!(3), &json!(["x", null]))
+    );
+    assert_ne!(patched.header("etag"), etag);
+    assert_eq!(patched.body["_etag"], patched.header("etag"));
+    let feed = items.changes(None, &[]).await;
+    assert_eq!(feed.ids(), ["a"], "one version, one change");
+
+    for (patch, codes) in [
+        (
+            json!([{"op": "set", "path": "/n", "value": 9}, {"op": "remove", "path": "/missing"}]),
+            (400, 0),
+        ),
+        (json!([{"op": "set", "path": "/k", "value": "u"}]), (400, 0)),
+        (
+            json!([{"op": "set", "path": "/_etag", "value": "u"}]),
+            (400, 0),
+        ),
+        (
+            json!([{"op": "set", "path": "/ttl", "value": "u"}]),
+            (400, 0),
+        ),
+        (
+            json!({"condition": "from c where c.n = 1", "operations": [{"op": "set", "path": "/n", "value": 9}]}),
+            (412, 1110),
+        ),
+        (
+            json!({"operations": vec![json!({"op": "incr", "path": "/n", "value": 1}); 11]}),
+            (400, 0),
+        ),
+        (json!("x"), (400, 0)),
+    ] {
+        let refused = items.patch(&k, "a", patch.clone()).await;
+        assert_eq!(refused.codes(), codes, "{patch} {refused:?}");
+    }
+    assert_eq!(items.read(&k, "a").await.body["n"], 3);
+    let missing = items
+        .patch(&k, "b", json!([{"op": "set", "path": "/n", "value": 9}]))
+        .await;
+    assert_eq!(missing.codes(), (404, 0));
+    let stale = [("if-match", etag.as_str())];
+    let patch = json!([{"op": "set", "path": "/n", "value": 9}]);
+    let refused = items
+        .send("PATCH", "docs/a", &k, &stale, Some(&patch))
+        .await;
+    assert_eq!(refused.codes(), (412, 0));
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_all_or_nothing() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    items
+        .upsert(&k, &json!({"id": "old", "k": "t", "n": 1}))
+        .await;
+    let done = items
+        .batch(&k, json!([
+            {"operationType": "Create", "resourceBody": {"id": "a", "k": "t", "n": 1}},
+            {"operationType": "Patch", "id": "a", "resourceBody": {"operations": [{"op": "incr", "path": "/n", "value": 1}]}},
+            {"operationType": "Read", "id": "a"},
+            {"operationType": "Upsert", "resourceBody": {"id": "b", "k": "t"}},
+            {"operationType": "Replace", "id": "old", "resourceBody": {"id": "old", "k": "t", "n": 2}},
+            {"operationType": "Delete", "id": "b"},
+        ]))
+        .await;
+    assert_eq!(done.status, 200, "{done:?}");
+    let statuses: Vec<u64> = done
+        .body
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["statusCode"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, [201, 200, 200, 201, 200, 204]);
+    assert_eq!(
+        done.body[2]["resourceBody"]["n"], 2,
+        "an operation sees what those before it did"
+    );
+    assert_eq!(items.read(&k, "a").await.body["n"], 2);
+    assert_eq!(items.read(&k, "b").await.status, 404);
+    assert_ne!(done.header("x-ms-session-token"), "");
+
+    let before = items.changes(None, &[]).await.header("etag").to_owned();
+    let failed = items
+        .batch(
+            &k,
+            json!([
+                {"operationType": "Upsert", "resourceBody": {"id": "a", "k": "t", "n": 9}},
+                {"operationType": "Create", "resourceBody": {"id": "old", "k": "t"}},
+                {"operationType": "Delete", "id": "a"},
+            ]),
+        )
+        .await;
+    assert_eq!(failed.status, 207, "{failed:?}");
+    let statuses: Vec<u64> = failed
+        .body
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["statusCode"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, [424, 409, 424]);
+    assert_eq!(items.read(&k, "a").await.body["n"], 2);
+    assert_eq!(
+        items.changes(Some(&before), &[]).await.status,
+        304,
+        "nothing is in the feed"
+    );
+
+    let other = items
+        .batch(
+            &k,
+            json!([{"operationType": "Create", "resourceBody": {"id": "x", "k": "u"}}]),
+        )
+        .await;
+    assert_eq!(
+        (other.status, &other.body[0]["subStatusCode"]),
+        (207, &json!(1001))
+    );
+    let read = json!({"operationType": "Read", "id": "a"});
+    assert_eq!(
+        items
+            .batch(&k, Value::Array(vec![read.clone(); 100]))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        items.batch(&k, Value::Array(vec![read; 101])).await.status,
+        400
+    );
+    assert_eq!(
+        items
+            .batch(&k, json!([{"operationType": "Merge", "id": "a"}]))
+            .await
+            .body[0]["statusCode"],
+        400
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn bulk_operations_stand_alone() {
+    let (account, items) = container(simple()).await;
+    let operations = json!([
+        {"operationType": "Create", "partitionKey": key("t"), "resourceBody": {"id": "a", "k": "t"}},
+        {"operationType": "Create", "partitionKey": key("t"), "resourceBody": {"id": "a", "k": "t"}},
+        {"operationType": "Create", "partitionKey": key("u"), "resourceBody": {"id": "a", "k": "u"}},
+    ]);
+    let headers = |range| {
+        [
+            ("x-ms-cosmos-is-batch-request", "True"),
+            ("x-ms-cosmos-batch-atomic", "False"),
+            ("x-ms-cosmos-batch-continue-on-error", "True"),
+            ("x-ms-documentdb-partitionkeyrangeid", range),
+        ]
+    };
+    let gone = items
+        .send("POST", "docs", "", &headers("7"), Some(&operations))
+        .await;
+    assert_eq!(gone.codes(), (410, 1002));
+    let done = items
+        .send("POST", "docs", "", &headers("0"), Some(&operations))
+        .await;
+    let statuses: Vec<u64> = done
+        .body
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["statusCode"].as_u64().unwrap())
+        .collect();
+    assert_eq!((done.status, statuses), (207, vec![201, 409, 201]));
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn expired_items_are_gone_at_once_and_deleted_later() {
+    let account = start(2).await;
+    let raw = gateways(&account);
+    let created = raw[0].create(with("defaultTtl", json!(-1))).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let (items, far) = (raw[0].container("c"), raw[1].container("c"));
+    let k = key("t");
+    items.upsert(&k, &json!({"id": "for-ever", "k": "t"})).await;
+    items
+        .upsert(&k, &json!({"id": "brief", "k": "t", "ttl": 1}))
+        .await;
+    assert_eq!(
+        items
+            .upsert(&k, &json!({"id": "bad", "k": "t", "ttl": 0}))
+            .await
+            .status,
+        400
+    );
+    eventually("the item expires", async || {
+        items.read(&k, "brief").await.status == 404
+    })
+    .await;
+    assert_eq!(
+        items.query("SELECT * FROM c", &[]).await.ids(),
+        ["for-ever"]
+    );
+    assert_eq!(items.changes(None, &[]).await.ids(), ["for-ever"]);
+    assert_eq!(
+        items.send("GET", "docs", "", &[], None).await.ids(),
+        ["for-ever"]
+    );
+    assert_eq!(account.item_count("West US", "db", "c"), Some(1));
+    assert_eq!(
+        items
+            .create(&k, &json!({"id": "brief", "k": "t", "ttl": -1}))
+            .await
+            .status,
+        201,
+        "its id is free"
+    );
+
+    // With expiry off, what has expired would show again, if it were not deleted.
+    items
+        .upsert(&k, &json!({"id": "late", "k": "t", "ttl": 1}))
+        .await;
+    let off = async || {
+        let token = items.send("GET", "docs/late", &k, &[], None).await;
+        token.status == 404 && token.header("lsn").parse::<u64>().unwrap() >= 5
+    };
+    eventually("it is deleted", off).await;
+    settled(&account).await;
+    let replaced = raw[0]
+        .send("PUT", "dbs/db/colls/c", &[], Some(&simple()))
+        .await;
+    assert_eq!(replaced.status, 200, "{replaced:?}");
+    for items in [&items, &far] {
+        assert_eq!(items.read(&k, "late").await.status, 404);
+        assert_eq!(items.read(&k, "brief").await.status, 200);
+    }
+    let mut bad = with("defaultTtl", json!(0));
+    bad["id"] = json!("other");
+    assert_eq!(raw[0].create(bad).await.status, 400);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn unique_keys_are_unique_under_one_partition_key() {
+    let policy = json!({"uniqueKeys": [{"paths": ["/mail", "/kind"]}]});
+    let (account, items) = container(with("uniqueKeyPolicy", policy)).await;
+    let (t, u) = (key("t"), key("u"));
+    let item = |id: &str, k: &str, mail: Value| json!({"id": id, "k": k, "mail": mail, "kind": 1});
+    assert_eq!(
+        items.create(&t, &item("a", "t", json!("x"))).await.status,
+        201
+    );
+    assert_eq!(
+        items.create(&t, &item("b", "t", json!("x"))).await.codes(),
+        (409, 3301)
+    );
+    assert_eq!(
+        items.create(&u, &item("b", "u", json!("x"))).await.status,
+        201
+    );
+    assert_eq!(
+        items.create(&t, &item("b", "t", json!("y"))).await.status,
+        201
+    );
+    assert_eq!(
+        items.upsert(&t, &item("b", "t", json!("x"))).await.status,
+        409
+    );
+    assert_eq!(
+        items.upsert(&t, &item("a", "t", json!("x"))).await.status,
+        200,
+        "its own value"
+    );
+    assert_eq!(
+        items
+            .patch(
+                &t,
+                "b",
+                json!([{"op": "set", "path": "/mail", "value": "x"}])
+            )
+            .await
+            .status,
+        409
+    );
+    assert_eq!(
+        items.create(&t, &json!({"id": "c", "k": "t"})).await.status,
+        201
+    );
+    assert_eq!(
+        items.create(&t, &json!({"id": "d", "k": "t"})).await.status,
+        409,
+        "a missing member is a value"
+    );
+    assert_eq!(items.delete(&t, "a").await.status, 204);
+    assert_eq!(
+        items.create(&t, &item("e", "t", json!("x"))).await.status,
+        201,
+        "it is free again"
+    );
+    let swap = json!([
+        {"operationType": "Delete", "id": "e"},
+        {"operationType": "Create", "resourceBody": item("f", "t", json!("x"))},
+        {"operationType": "Create", "resourceBody": item("g", "t", json!("x"))},
+    ]);
+    let swapped = items.batch(&t, swap).await;
+    assert_eq!(
+        swapped.body[2]["statusCode"], 409,
+        "within a batch too: {swapped:?}"
+    );
+    assert_eq!(items.read(&t, "e").await.status, 200);
+
+    let mut changed = with("uniqueKeyPolicy", json!({"uniqueKeys": []}));
+    let refused = items
+        .raw
+        .send("PUT", "dbs/db/colls/c", &[], Some(&changed))
+        .await;
+    assert_eq!(refused.status, 403);
+    changed["id"] = json!("other");
+    changed["uniqueKeyPolicy"] = json!({"uniqueKeys": vec![json!({"paths": ["/a"]}); 11]});
+    assert_eq!(items.raw.create(changed).await.status, 400);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn keys_of_every_kind_are_different_and_prefixes_limit_feeds() {
+    let (account, items) = container(simple()).await;
+    let keys = [
+        json!(0),
+        json!(false),
+        json!(""),
+        json!(null),
+        json!({}),
+        json!(1.5),
+    ];
+    for (number, value) in keys.iter().enumerate() {
+        let mut item = json!({"id": "same", "number": number});
+        if !value.is_object() {
+            item["k"] = value.clone();
+        }
+        let created = items.create(&key(value.clone()), &item).await;
+        assert_eq!(created.status, 201, "{value} {created:?}");
+    }
+    for (number, value) in keys.iter().enumerate() {
+        assert_eq!(
+            items.read(&key(value.clone()), "same").await.body["number"],
+            number
+        );
+    }
+    assert_eq!(
+        items
+            .create(&key("x"), &json!({"id": "a", "k": "y"}))
+            .await
+            .codes(),
+        (400, 1001)
+    );
+    assert_eq!(
+        items.create("", &json!({"id": "a", "k": "y"})).await.status,
+        400
+    );
+    assert_eq!(
+        items
+            .create(&key(json!([1])), &json!({"id": "a", "k": [1]}))
+            .await
+            .status,
+        400
+    );
+
+    let definition = json!({"id": "h", "partitionKey": {"paths": ["/a", "/b"], "kind": "MultiHash", "version": 2}});
+    assert_eq!(items.raw.create(definition).await.status, 201);
+    let tree = items.raw.container("h");
+    for (a, b) in [("x", "1"), ("x", "2"), ("y", "1")] {
+        let id = format!("{a}{b}");
+        let created = tree
+            .create(
+                &json!([a, b]).to_string(),
+                &json!({"id": id, "a": a, "b": b}),
+            )
+            .await;
+        assert_eq!(created.status, 201, "{created:?}");
+    }
+    tree.create(r#"["x",{}]"#, &json!({"id": "x-", "a": "x"}))
+        .await;
+    let sorted = |answer: crate::support::Answer| {
+        let mut ids: Vec<String> = answer.ids().into_iter().map(str::to_owned).collect();
+        ids.sort();
+        ids
+    };
+    let prefix = key("x");
+    let header = [("x-ms-documentdb-partitionkey", prefix.as_str())];
+    assert_eq!(
+        sorted(tree.query("SELECT * FROM c", &header).await),
+        ["x-", "x1", "x2"]
+    );
+    assert_eq!(
+        sorted(tree.changes(None, &header).await),
+        ["x-", "x1", "x2"]
+    );
+    assert_eq!(
+        sorted(tree.send("GET", "docs", &prefix, &[], None).await),
+        ["x-", "x1", "x2"]
+    );
+    assert_eq!(tree.read(r#"["x",{}]"#, "x-").await.status, 200);
+    assert_eq!(
+        tree.read(&prefix, "x1").await.status,
+        400,
+        "an item needs the whole key"
+    );
+
+    assert_eq!(items.raw.create(json!({"id": "none"})).await.status, 201);
+    let none = items.raw.container("none");
+    assert_eq!(none.create("[]", &json!({"id": "a"})).await.status, 201);
+    assert_eq!(none.read("[]", "a").await.status, 200);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn sizes_ids_and_preconditions_are_checked() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    let frame = json!({"id": "big", "k": "t", "text": ""}).to_string().len();
+    let sized = |bytes: usize| json!({"id": "big", "k": "t", "text": "x".repeat(bytes - frame)});
+    let most = 2 * 1024 * 1024;
+    assert_eq!(items.upsert(&k, &sized(most)).await.status, 201);
+    let too_large = items.upsert(&k, &sized(most + 1)).await;
+    assert_eq!(
+        (too_large.status, &too_large.body["code"]),
+        (413, &json!("RequestEntityTooLarge"))
+    );
+    let patch = json!([{"op": "add", "path": "/more", "value": 1}]);
+    assert_eq!(items.patch(&k, "big", patch).await.status, 413);
+    assert_eq!(
+        items
+            .upsert(&k, &json!({"id": "a/b", "k": "t"}))
+            .await
+            .status,
+        400
+    );
+    let odd = "a+@=&%25 ü";
+    assert_eq!(
+        items.upsert(&k, &json!({"id": odd, "k": "t"})).await.status,
+        201
+    );
+    assert_eq!(items.read(&k, odd).await.body["id"], odd);
+
+    let first = items.upsert(&k, &json!({"id": "a", "k": "t"})).await;
+    let rid = first.body["_rid"].clone();
+    let etag = first.header("etag").to_owned();
+    let minimal = items
+        .send(
+            "POST",
+            "docs",
+            &k,
+            &[UPSERT, ("prefer", "return=minimal")],
+            Some(&json!({"id": "a", "k": "t"})),
+        )
+        .await;
+    assert_eq!((minimal.status, &minimal.body), (200, &Value::Null));
+    assert_ne!(
+        minimal.header("etag"),
+        etag,
+        "the same content is a new version"
+    );
+    assert_ne!(minimal.header("x-ms-session-token"), "");
+    let item = json!({"id": "a", "k": "t"});
+    for (method, path) in [("PUT", "docs/a"), ("DELETE", "docs/a"), ("POST", "docs")] {
+        let headers = [UPSERT, ("if-match", etag.as_str())];
+        let headers = if method == "POST" {
+            &headers[..]
+        } else {
+            &headers[1..]
+        };
+        let stale = items.send(method, path, &k, headers, Some(&item)).await;
+        assert_eq!(stale.codes(), (412, 0), "{method}");
+    }
+    let exists = items
+        .send("PUT", "docs/a", &k, &[("if-match", "*")], Some(&item))
+        .await;
+    assert_eq!((exists.status, &exists.body["_rid"]), (200, &rid));
+    let not_modified = [("if-none-match", exists.header("etag"))];
+    let read = items.send("GET", "docs/a", &k, &not_modified, None).await;
+    assert_eq!(
+        (read.status, read.header("etag")),
+        (304, exists.header("etag"))
+    );
+    let other = items
+        .send(
+            "PUT",
+            "docs/a",
+            &k,
+            &[],
+            Some(&json!({"id": "b", "k": "t"})),
+        )
+        .await;
+    assert_eq!(other.status, 400);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_container_made_anew_is_told_apart() {
+    let (account, items) = container(simple()).await;
+    let old = items.raw.send("GET", &items.path, &[], None).await.body["_rid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    items.upsert(&key("t"), &json!({"id": "a", "k": "t"})).await;
+    let etag = items.changes(None, &[]).await.header("etag").to_owned();
+    assert_eq!(
+        items
+            .raw
+            .send("DELETE", &items.path, &[], None)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(items.read(&key("t"), "a").await.codes(), (404, 1003));
+    assert_eq!(items.changes(Some(&etag), &[]).await.codes(), (404, 1003));
+    items.raw.create(simple()).await;
+    let intended = [("x-ms-cosmos-intended-collection-rid", old.as_str())];
+    assert_eq!(
+        items
+            .send("GET", "docs/a", &key("t"), &intended, None)
+            .await
+            .codes(),
+        (400, 1024)
+    );
+    assert_eq!(items.changes(None, &intended).await.codes(), (400, 1024));
+    assert_eq!(
+        items
+            .send("GET", "pkranges", "", &intended, None)
+            .await
+            .codes(),
+        (400, 1024)
+    );
+    assert_eq!(items.read(&key("t"), "a").await.codes(), (404, 0));
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_session_reads_what_it_wrote_or_is_told_to_wait() {
+    let account = start(2).await;
+    let raw = gateways(&account);
+    raw[0].create(simple()).await;
+    let (here, there) = (raw[0].container("c"), raw[1].container("c"));
+    let k = key("t");
+    set_links(&account, LinkState::Cut);
+    let written = here.upsert(&k, &json!({"id": "a", "k": "t"})).await;
+    // Many writes of its own do not make up for one of another region.
+    for n in 0..5 {
+        there
+            .upsert(&k, &json!({"id": n.to_string(), "k": "t"}))
+            .await;
+    }
+    let token = written.header("x-ms-session-token").to_owned();
+    assert_eq!(token.matches(':').count(), 1, "one range: {token}");
+    let composite = format!("7:1#99#1=99,{token}");
+    for token in [&token, &composite] {
+        let session = [("x-ms-session-token", token.as_str())];
+        let read = there.send("GET", "docs/a", &k, &session, None).await;
+        assert_eq!(read.codes(), (404, 1002));
+        assert_ne!(read.header("x-ms-session-token"), "");
+        let write = there
+            .send(
+                "POST",
+                "docs",
+                &k,
+                &[UPSERT, session[0]],
+                Some(&json!({"id": "b", "k": "t"})),
+            )
+            .await;
+        assert_eq!(
+            write.codes(),
+            (404, 1002),
+            "a session's writes stay behind what it read"
+        );
+        let weaker = [session[0], ("x-ms-consistency-level", "Eventual")];
+        assert_eq!(
+            there.send("GET", "docs/a", &k, &weaker, None).await.codes(),
+            (404, 0)
+        );
+    }
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    let session = [("x-ms-session-token", composite.as_str())];
+    assert_eq!(
+        there.send("GET", "docs/a", &k, &session, None).await.status,
+        200
+    );
+    for (level, status) in [
+        ("Strong", 400),
+        ("BoundedStaleness", 400),
+        ("Session", 200),
+        ("ConsistentPrefix", 200),
+    ] {
+        let headers = [("x-ms-consistency-level", level)];
+        assert_eq!(
+            there.send("GET", "docs/a", &k, &headers, None).await.status,
+            status,
+            "{level}"
+        );
+    }
+    assert_eq!(
+        there
+            .send(
+                "GET",
+                "docs/a",
+                &k,
+                &[("x-ms-session-token", "nonsense")],
+                None
+            )
+            .await
+            .status,
+        400
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_feed_from_now_on_an_empty_container_misses_nothing() {
+    let (account, items) = container(simple()).await;
+    let now = items.changes(Some("*"), &[]).await;
+    assert_eq!((now.status, now.header("x-ms-item-count")), (304, "0"));
+    items.upsert(&key("t"), &json!({"id": "a", "k": "t"})).await;
+    let page = items.changes(Some(now.header("etag")), &[]).await;
+    assert_eq!(
+        (page.ids(), page.header("x-ms-item-count")),
+        (vec!["a"], "1")
+    );
+    assert_eq!(page.documents()[0]["_lsn"].as_u64().unwrap(), 1);
+    assert_eq!(
+        items
+            .changes(None, &[("x-ms-start-epk", "xyz"), ("x-ms-end-epk", "FF")])
+            .await
+            .status,
+        400
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_region_with_little_throughput_says_when_to_come_again() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    let charge = |answer: &crate::support::Answer| answer.header("x-ms-request-charge").to_owned();
+    let created = items.upsert(&k, &json!({"id": "a", "k": "t"})).await;
+    assert_eq!(charge(&created), "4.95");
+    assert_eq!(
+        charge(&items.upsert(&k, &json!({"id": "a", "k": "t"})).await),
+        "9.90"
+    );
+    assert_eq!(charge(&items.read(&k, "a").await), "1.00");
+    account.limit_throughput("West US", Some(5)).unwrap();
+    let mut refused = None;
+    for _ in 0..100 {
+        let answer = items.upsert(&k, &json!({"id": "a", "k": "t"})).await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("a hundred writes are more than 5 units a second");
+    assert_eq!(
+        (refused.substatus, &refused.body["code"]),
+        (3200, &json!("TooManyRequests"))
+    );
+    let wait: u64 = refused.header("x-ms-retry-after-ms").parse().unwrap();
+    assert!((1..5000).contains(&wait), "{wait}");
+    assert_eq!(
+        items.raw.send("GET", "", &[], None).await.status,
+        200,
+        "the account is never refused"
+    );
+    account.limit_throughput("West US", None).unwrap();
+    assert_eq!(items.read(&k, "a").await.status, 200);
+    account.shutdown().await;
+}

@@ -1,0 +1,199 @@
+//! Several physical partitions, and splitting them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Container, builder, gateways, key};
+
+fn definition() -> Value {
+    json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2}})
+}
+
+async fn fill(items: &Container, from: usize, count: usize) {
+    for n in from..from + count {
+        let k = format!("k{n}");
+        let written = items
+            .upsert(&key(k.clone()), &json!({"id": k, "k": k}))
+            .await;
+        assert_eq!(written.status, 201, "{written:?}");
+    }
+}
+
+fn ranges(answer: &Answer) -> Vec<(String, String, String)> {
+    let text = |range: &Value, name: &str| range[name].as_str().unwrap().to_owned();
+    let ranges = answer.body["PartitionKeyRanges"].as_array().unwrap().iter();
+    ranges
+        .map(|range| {
+            (
+                text(range, "id"),
+                text(range, "minInclusive"),
+                text(range, "maxExclusive"),
+            )
+        })
+        .collect()
+}
+
+/// Reads the feed of one range to its end: ids, and where it ended.
+async fn drain(items: &Container, range: &str, after: Option<String>) -> (Vec<String>, String) {
+    let mut after = after;
+    let mut ids = Vec::new();
+    loop {
+        let headers = [
+            ("x-ms-documentdb-partitionkeyrangeid", range),
+            ("x-ms-max-item-count", "3"),
+        ];
+        let page = items.changes(after.as_deref(), &headers).await;
+        assert!(matches!(page.status, 200 | 304), "{page:?}");
+        ids.extend(page.ids().into_iter().map(str::to_owned));
+        let etag = page.header("etag").to_owned();
+        if page.status == 304 {
+            return (ids, etag);
+        }
+        after = Some(etag);
+    }
+}
+
+#[tokio::test]
+async fn ranges_divide_a_container_and_a_split_loses_and_repeats_nothing() {
+    let account = builder(2).partitions(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = raw[0].container("c");
+    let before = items.send("GET", "pkranges", "", &[], None).await;
+    let end = "20000000000000000000000000000000";
+    assert_eq!(
+        ranges(&before),
+        [
+            ("0".into(), String::new(), end.into()),
+            ("1".into(), end.into(), "FF".to_owned())
+        ]
+    );
+    let current = [("if-none-match", before.header("etag"))];
+    let unchanged = items.send("GET", "pkranges", "", &current, None).await;
+    assert_eq!(
+        (unchanged.status, unchanged.header("etag")),
+        (304, before.header("etag"))
+    );
+
+    fill(&items, 0, 20).await;
+    let (first, token) = drain(&items, "0", None).await;
+    let (second, _) = drain(&items, "1", None).await;
+    let all: BTreeSet<&String> = first.iter().chain(&second).collect();
+    assert!(all.len() == 20 && !first.is_empty() && !second.is_empty());
+    fill(&items, 20, 20).await;
+
+    let halves = account.split_partition("db", "c", "0").unwrap();
+    assert_eq!(account.partitions("db", "c").unwrap(), ["2", "3", "1"]);
+    for gateway in &raw {
+        let items = gateway.container("c");
+        let after = items.send("GET", "pkranges", "", &current, None).await;
+        let parents: Vec<&Value> = after.body["PartitionKeyRanges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|range| &range["parents"])
+            .collect();
+        assert_eq!(parents, [&json!(["0"]), &json!(["0"]), &json!([])]);
+        let again = [("if-none-match", after.header("etag"))];
+        assert_eq!(
+            items.send("GET", "pkranges", "", &again, None).await.status,
+            304
+        );
+    }
+    let gone = [("x-ms-documentdb-partitionkeyrangeid", "0")];
+    assert_eq!(items.changes(None, &gone).await.codes(), (410, 1002));
+    assert_eq!(
+        items.query("SELECT * FROM c", &gone).await.codes(),
+        (410, 1002)
+    );
+    let crossing = [
+        ("x-ms-documentdb-partitionkeyrangeid", halves[0].as_str()),
+        ("x-ms-start-epk", "00"),
+        ("x-ms-end-epk", "30"),
+    ];
+    assert_eq!(items.changes(None, &crossing).await.codes(), (410, 1002));
+
+    let mut seen: Vec<String> = Vec::new();
+    for half in &halves {
+        seen.extend(drain(&items, half, Some(token.clone())).await.0);
+    }
+    let unique: BTreeSet<&String> = seen.iter().collect();
+    assert_eq!(unique.len(), seen.len(), "nothing twice: {seen:?}");
+    assert!(seen.iter().all(|id| !first.contains(id)), "nothing again");
+    let (second, _) = drain(&items, "1", None).await;
+    assert_eq!(
+        first.len() + seen.len() + second.len(),
+        40,
+        "and nothing lost"
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_session_goes_on_after_a_split() {
+    let account = builder(1).start().await.unwrap();
+    let raw = gateways(&account).remove(0);
+    raw.create(definition()).await;
+    let items = raw.container("c");
+    let k = key("t");
+    let written = items.upsert(&k, &json!({"id": "a", "k": "t"})).await;
+    let token = written.header("x-ms-session-token").to_owned();
+    account.split_partition("db", "c", "0").unwrap();
+    let read = items
+        .send("GET", "docs/a", &k, &[("x-ms-session-token", &token)], None)
+        .await;
+    assert_eq!(read.status, 200);
+    let range = read
+        .header("x-ms-documentdb-partitionkeyrangeid")
+        .to_owned();
+    assert!(["1", "2"].contains(&range.as_str()));
+    assert!(
+        read.header("x-ms-session-token")
+            .starts_with(&format!("{range}:"))
+    );
+    let ahead = token.replacen("=1", "=99", 1);
+    for token in [ahead.clone(), ahead.replacen("0:", &format!("{range}:"), 1)] {
+        let read = items
+            .send("GET", "docs/a", &k, &[("x-ms-session-token", &token)], None)
+            .await;
+        assert_eq!(read.codes(), (404, 1002), "{token}");
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn pages_of_a_query_end_and_neither_repeat_nor_skip() {
+    let account = builder(1).partitions(2).start().await.unwrap();
+    let raw = gateways(&account).remove(0);
+    raw.create(definition()).await;
+    let items = raw.container("c");
+    fill(&items, 0, 25).await;
+    let mut found = BTreeSet::new();
+    for range in ["0", "1"] {
+        let mut continuation: Option<String> = None;
+        loop {
+            let mut headers = vec![
+                ("x-ms-documentdb-partitionkeyrangeid", range),
+                ("x-ms-max-item-count", "4"),
+            ];
+            if let Some(continuation) = &continuation {
+                headers.push(("x-ms-continuation", continuation));
+            }
+            let page = items.query("SELECT c.id FROM c", &headers).await;
+            assert_eq!(page.status, 200, "{page:?}");
+            for id in page.ids() {
+                assert!(found.insert(id.to_owned()), "{id} twice");
+                // What was given out may go, and what the page ended at, too.
+                items.delete(&key(id), id).await;
+            }
+            continuation =
+                Some(page.header("x-ms-continuation").to_owned()).filter(|it| !it.is_empty());
+            if continuation.is_none() {
+                break;
+            }
+        }
+    }
+    assert_eq!(found.len(), 25);
+    account.shutdown().await;
+}

@@ -1,0 +1,331 @@
+//! Several regions: who takes writes, outages, links, and conflicts.
+
+use std::time::Duration;
+
+use cosmos_local::{Availability, ControlError, Failover, LinkQuality, LinkState, WriteMode};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, Container, REGIONS, Raw, builder, eventually, gateways, key, set_links, settled,
+};
+
+fn definition() -> Value {
+    json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2}})
+}
+
+fn containers(raw: &[Raw]) -> Vec<Container> {
+    raw.iter().map(|raw| raw.container("c")).collect()
+}
+
+async fn put(items: &Container, id: &str, more: Value) -> Answer {
+    let mut item = json!({"id": id, "k": "t"});
+    for (name, value) in more.as_object().unwrap() {
+        item[name] = value.clone();
+    }
+    items.upsert(&key("t"), &item).await
+}
+
+#[tokio::test]
+async fn one_region_takes_the_writes_and_hands_over() {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    let global = Raw::new(&account.endpoint());
+    assert_eq!(raw[1].create(definition()).await.codes(), (403, 3));
+    assert_eq!(raw[0].create(definition()).await.status, 201);
+    let items = containers(&raw);
+    let k = key("t");
+    assert_eq!(put(&items[0], "a", json!({})).await.status, 201);
+    settled(&account).await;
+    assert_eq!(items[1].read(&k, "a").await.status, 200);
+    for refused in [
+        put(&items[1], "b", json!({})).await,
+        items[1].delete(&k, "a").await,
+        items[1]
+            .patch(&k, "a", json!([{"op": "set", "path": "/n", "value": 1}]))
+            .await,
+        items[1]
+            .batch(&k, json!([{"operationType": "Delete", "id": "a"}]))
+            .await,
+    ] {
+        assert_eq!(refused.codes(), (403, 3), "{refused:?}");
+    }
+    assert_eq!(
+        items[1]
+            .batch(&k, json!([{"operationType": "Read", "id": "a"}]))
+            .await
+            .status,
+        200
+    );
+    let writable = async || {
+        let body = global.send("GET", "", &[], None).await.body;
+        assert_eq!(body["enableMultipleWriteLocations"], false);
+        assert_eq!(body["readableLocations"].as_array().unwrap().len(), 2);
+        body["writableLocations"][0]["name"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(writable().await, REGIONS[0]);
+
+    // A graceful failover brings along what was on its way.
+    account
+        .set_link(
+            REGIONS[0],
+            REGIONS[1],
+            LinkState::Open,
+            Some(Duration::from_millis(50)),
+        )
+        .unwrap();
+    put(&items[0], "last", json!({})).await;
+    account
+        .fail_over(REGIONS[1], Failover::Graceful)
+        .await
+        .unwrap();
+    assert_eq!(items[1].read(&k, "last").await.status, 200);
+    assert_eq!(writable().await, REGIONS[1]);
+    assert_eq!(put(&items[0], "b", json!({})).await.codes(), (403, 3));
+    assert_eq!(put(&items[1], "b", json!({})).await.status, 201);
+    assert_eq!(
+        put(&global.container("c"), "c", json!({})).await.status,
+        201
+    );
+
+    // A forced one does not wait; what was on its way arrives later.
+    set_links(&account, LinkState::Cut);
+    put(&items[1], "stranded", json!({})).await;
+    account
+        .fail_over(REGIONS[0], Failover::Forced)
+        .await
+        .unwrap();
+    assert_eq!(items[0].read(&k, "stranded").await.status, 404);
+    assert_eq!(put(&items[0], "d", json!({})).await.status, 201);
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    assert_eq!(items[0].read(&k, "stranded").await.status, 200);
+    account.shutdown().await;
+
+    let multi = builder(2).start().await.unwrap();
+    let refused = multi
+        .fail_over(REGIONS[1], Failover::Forced)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, ControlError::EveryRegionWrites));
+    multi.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_region_can_refuse_connections_or_answer_that_it_is_unavailable() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    account
+        .set_availability(REGIONS[0], Availability::Failing)
+        .await
+        .unwrap();
+    assert!(!account.regions()[0].online);
+    let answer = put(&items[0], "a", json!({})).await;
+    assert_eq!(
+        (answer.status, &answer.body["code"]),
+        (503, &json!("ServiceUnavailable"))
+    );
+    assert_eq!(raw[0].send("GET", "", &[], None).await.status, 503);
+    account
+        .set_availability(REGIONS[0], Availability::Refusing)
+        .await
+        .unwrap();
+    let refused = raw[0].try_send("GET", "", &[], None).await.unwrap_err();
+    assert!(refused.is_connect(), "{refused}");
+    let global = Raw::new(&account.endpoint());
+    assert_eq!(
+        global.send("GET", "", &[], None).await.status,
+        200,
+        "the account's own endpoint stays"
+    );
+    // Replication does not depend on clients.
+    put(&items[1], "b", json!({})).await;
+    settled(&account).await;
+    account
+        .set_availability(REGIONS[0], Availability::Online)
+        .await
+        .unwrap();
+    assert_eq!(items[0].read(&key("t"), "b").await.status, 200);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_bad_link_is_late_and_loses_nothing() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    let quality = |loss| LinkQuality {
+        lag: Duration::from_millis(1),
+        jitter: Duration::from_millis(10),
+        loss,
+    };
+    account
+        .set_link_quality(REGIONS[0], REGIONS[1], quality(1.0))
+        .unwrap();
+    for n in 0..50 {
+        put(&items[0], &format!("{n:02}"), json!({})).await;
+    }
+    let pending = || account.links().iter().map(|link| link.pending).max();
+    assert_eq!(
+        pending(),
+        Some(50),
+        "everything is lost on the way, again and again"
+    );
+    account
+        .set_link_quality(REGIONS[0], REGIONS[1], quality(0.5))
+        .unwrap();
+    settled(&account).await;
+    let page = items[1].changes(None, &[]).await;
+    let expected: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
+    assert_eq!(page.ids(), expected, "in order");
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_batch_arrives_whole() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    set_links(&account, LinkState::Cut);
+    let batches = 10;
+    for batch in 0..batches {
+        let creates: Vec<Value> = (0..100)
+            .map(|n| json!({"operationType": "Create", "resourceBody": {"id": format!("{batch}-{n}"), "k": "t"}}))
+            .collect();
+        assert_eq!(items[0].batch(&key("t"), json!(creates)).await.status, 200);
+    }
+    set_links(&account, LinkState::Open);
+    let mut last = 0;
+    eventually("all batches arrive", async || {
+        let count = account.item_count(REGIONS[1], "db", "c").unwrap();
+        assert!(count.is_multiple_of(100), "{count} is a part of a batch");
+        assert!(count >= last);
+        last = count;
+        count == batches * 100
+    })
+    .await;
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_greatest_value_at_the_conflict_path_wins() {
+    let account = builder(3).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut with_path = definition();
+    with_path["conflictResolutionPolicy"] =
+        json!({"mode": "LastWriterWins", "conflictResolutionPath": "/meta/rank"});
+    assert_eq!(raw[0].create(with_path).await.status, 201);
+    let items = containers(&raw);
+    set_links(&account, LinkState::Cut);
+    for (number, rank) in [2.5, 7.0, -1.0].iter().enumerate() {
+        put(&items[number], "x", json!({"meta": {"rank": rank}})).await;
+    }
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    for items in &items {
+        assert_eq!(items.read(&key("t"), "x").await.body["meta"]["rank"], 7.0);
+    }
+    // Who has seen the greatest may replace it by less.
+    put(&items[2], "x", json!({"meta": {"rank": 1}})).await;
+    settled(&account).await;
+    assert_eq!(items[0].read(&key("t"), "x").await.body["meta"]["rank"], 1);
+    let conflicts = items[0].send("GET", "conflicts", "", &[], None).await;
+    assert_eq!(conflicts.body["Conflicts"], json!([]), "losers vanish");
+
+    // A delete wins over an update that has not seen it, whatever its rank.
+    set_links(&account, LinkState::Cut);
+    items[0].delete(&key("t"), "x").await;
+    put(&items[1], "x", json!({"meta": {"rank": 100}})).await;
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    for items in &items {
+        assert_eq!(items.read(&key("t"), "x").await.status, 404);
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn conflicts_can_be_left_to_the_users() {
+    let account = builder(3).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut custom = definition();
+    custom["conflictResolutionPolicy"] = json!({"mode": "Custom"});
+    assert_eq!(raw[0].create(custom).await.status, 201);
+    let items = containers(&raw);
+    put(&items[0], "x", json!({"from": "before"})).await;
+    settled(&account).await;
+    set_links(&account, LinkState::Cut);
+    for (number, items) in items.iter().enumerate() {
+        put(items, "x", json!({"from": number})).await;
+    }
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    let conflicts = async |number: usize| -> Vec<Value> {
+        let answer = items[number].send("GET", "conflicts", "", &[], None).await;
+        answer.body["Conflicts"].as_array().unwrap().clone()
+    };
+    let k = key("t");
+    let winner = items[0].read(&k, "x").await.body;
+    let losers = conflicts(0).await;
+    assert_eq!(losers.len(), 2, "{losers:?}");
+    for loser in &losers {
+        assert_eq!(
+            (&loser["operationType"], &loser["resourceId"]),
+            (&json!("replace"), &winner["_rid"])
+        );
+        let content: Value = serde_json::from_str(loser["content"].as_str().unwrap()).unwrap();
+        assert_ne!(content["from"], winner["from"]);
+    }
+    for number in 1..3 {
+        assert_eq!(conflicts(number).await, losers, "the same in every region");
+    }
+    let sql = [("x-ms-documentdb-isquery", "true")];
+    let query = json!({"query": "SELECT * FROM c WHERE c.operationType = 'replace'"});
+    let found = items[1]
+        .send("POST", "conflicts", "", &sql, Some(&query))
+        .await;
+    assert_eq!(found.body["_count"], 2);
+
+    // Letting go of one leaves the other, and the item as it is.
+    let etag = items[1].changes(None, &[]).await.header("etag").to_owned();
+    let path = format!("conflicts/{}", losers[0]["id"].as_str().unwrap());
+    assert_eq!(
+        items[1].send("GET", &path, &k, &[], None).await.body,
+        losers[0]
+    );
+    assert_eq!(
+        items[1].send("DELETE", &path, &k, &[], None).await.status,
+        204
+    );
+    settled(&account).await;
+    for number in 0..3 {
+        assert_eq!(conflicts(number).await, losers[1..]);
+        assert_eq!(items[number].read(&k, "x").await.body, winner);
+    }
+    assert_eq!(
+        items[1].changes(Some(&etag), &[]).await.status,
+        304,
+        "nothing has changed for readers"
+    );
+    assert_eq!(
+        items[1].send("DELETE", &path, &k, &[], None).await.status,
+        404
+    );
+    // Who writes the item in knowledge of both resolves it.
+    put(&items[2], "x", json!({"from": "merged"})).await;
+    settled(&account).await;
+    for number in 0..3 {
+        assert_eq!(conflicts(number).await, Vec::<Value>::new());
+    }
+    account.shutdown().await;
+}
