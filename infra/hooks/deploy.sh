@@ -77,6 +77,10 @@ node infra/hooks/stamps.mjs lines | while IFS=$'\t' read -r region group app sto
   patiently 5 "$program" smoke --url "$url" </dev/null
 done
 
+echo "== all regions together"
+mapfile -t urls < <(node infra/hooks/stamps.mjs urls)
+patiently 5 "$program" smoke "${urls[@]}"
+
 echo "== web client"
 pages=$(mktemp -d)
 trap 'rm -r "$pages"' EXIT

@@ -1,5 +1,5 @@
-// What the hooks need of the deployment's output STAMPS: `lines`, one per region for the shell, or `client`, the list
-// beside the web client that says where the functions of each region are.
+// What the hooks need of the deployment's output STAMPS: `lines`, one per region for the shell; `urls`, the arguments of a
+// smoke test of all regions; `client`, the list beside the web client that says where the functions of each region are.
 const stamps = JSON.parse(process.env.STAMPS);
 
 const line = ({ region, resourceGroup, app, storage, url }) => [region, resourceGroup, app, storage, url].join("\t");
@@ -7,6 +7,7 @@ const address = ({ region, url }) => ({ name: region, functions: url });
 
 const forms = {
   lines: () => stamps.map(line).join("\n"),
+  urls: () => stamps.map(({ url }) => `--url\n${url}`).join("\n"),
   client: () => JSON.stringify({ regions: stamps.map(address) }, null, 2),
 };
 
