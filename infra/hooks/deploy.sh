@@ -78,7 +78,8 @@ node infra/hooks/stamps.mjs lines | while IFS=$'\t' read -r region group app sto
 done
 
 echo "== all regions together"
-mapfile -t urls < <(node infra/hooks/stamps.mjs urls)
+urls=()
+while IFS= read -r argument; do urls+=("$argument"); done < <(node infra/hooks/stamps.mjs urls)
 patiently 5 "$program" smoke "${urls[@]}"
 
 echo "== web client"
