@@ -77,6 +77,11 @@ node infra/hooks/stamps.mjs lines | while IFS=$'\t' read -r region group app sto
   patiently 5 "$program" smoke --url "$url" </dev/null
 done
 
+echo "== all regions together"
+urls=()
+while IFS= read -r argument; do urls+=("$argument"); done < <(node infra/hooks/stamps.mjs urls)
+patiently 5 "$program" smoke "${urls[@]}"
+
 echo "== web client"
 pages=$(mktemp -d)
 trap 'rm -r "$pages"' EXIT

@@ -9,9 +9,12 @@ from project import Project
 
 CARGO = """#!/usr/bin/env bash
 echo "cargo $* RUSTFLAGS=${RUSTFLAGS# }" >>"$LOG"
-while [ "$1" != --target ]; do shift; done
-mkdir -p "target/$2/release"
-cp "$TOOLS/geo-events" "target/$2/release/"
+while [ $# -gt 0 ]; do
+  case "$1" in --profile) profile=$2 ;; --target) target=$2 ;; esac
+  shift
+done
+mkdir -p "target/$target/$profile"
+cp "$TOOLS/geo-events" "target/$target/$profile/"
 """
 GEO_EVENTS = """#!/usr/bin/env bash
 echo "geo-events $*" >>"$LOG"
@@ -58,7 +61,7 @@ def build(tmp_path):
 def test_the_executable_is_lean_and_static(build):
     done, calls, package = build(musl=True)
     assert done.returncode == 0, done.stderr
-    cargo = f"cargo build --release --locked --no-default-features --target {MUSL} RUSTFLAGS="
+    cargo = f"cargo build --profile deploy --locked --no-default-features --target {MUSL} RUSTFLAGS="
     assert calls[:2] == [cargo, "geo-events package --out target/azure/functions --zip"]
     assert calls[-1] == "npm --prefix client run build"
     assert package == "package\n"

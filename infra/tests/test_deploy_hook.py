@@ -73,7 +73,7 @@ def deploy(tmp_path):
     return run
 
 
-def test_one_region_after_the_other_then_the_client(deploy):
+def test_one_region_after_the_other_then_all_together_then_the_client(deploy):
     done, calls, regions = deploy()
     assert done.returncode == 0, done.stderr
     expected = []
@@ -83,6 +83,7 @@ def test_one_region_after_the_other_then_the_client(deploy):
             "curl ",
             f"geo-events smoke --url {stamp['url']}",
         ]
+    expected.append("geo-events smoke " + " ".join(f"--url {stamp['url']}" for stamp in STAMPS))
     assert len(calls) == len(expected) + 2
     for call, start in zip(calls, expected):
         assert call.startswith(start)

@@ -148,7 +148,14 @@ resource clientRoute 'Microsoft.Cdn/profiles/afdEndpoints/routes@2025-06-01' = {
       queryStringCachingBehavior: 'IgnoreQueryString'
       compressionSettings: {
         isCompressionEnabled: true
-        contentTypesToCompress: ['application/javascript', 'application/json', 'image/svg+xml', 'text/css', 'text/html', 'text/javascript']
+        contentTypesToCompress: [
+          'application/javascript'
+          'application/json'
+          'image/svg+xml'
+          'text/css'
+          'text/html'
+          'text/javascript'
+        ]
       }
     }
   }

@@ -19,6 +19,7 @@ param uploaderId string
 param uploaderType string
 
 var roleIds = loadJsonContent('../../roles.json')
+var roleType = 'Microsoft.Authorization/roleDefinitions'
 
 resource storage 'Microsoft.Storage/storageAccounts@2025-08-01' existing = {
   name: storageName
@@ -39,7 +40,7 @@ resource hostBlobs 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   properties: {
     principalId: principalId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageBlobDataOwner)
+    roleDefinitionId: subscriptionResourceId(roleType, roleIds.storageBlobDataOwner)
   }
 }
 
@@ -50,7 +51,7 @@ resource hostTables 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   properties: {
     principalId: principalId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageTableDataContributor)
+    roleDefinitionId: subscriptionResourceId(roleType, roleIds.storageTableDataContributor)
   }
 }
 
@@ -61,7 +62,7 @@ resource pushes 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   properties: {
     principalId: principalId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.signalRServiceOwner)
+    roleDefinitionId: subscriptionResourceId(roleType, roleIds.signalRServiceOwner)
   }
 }
 
@@ -72,7 +73,7 @@ resource logs 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   properties: {
     principalId: principalId
     principalType: 'ServicePrincipal'
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.monitoringMetricsPublisher)
+    roleDefinitionId: subscriptionResourceId(roleType, roleIds.monitoringMetricsPublisher)
   }
 }
 
@@ -83,6 +84,6 @@ resource uploads 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!emp
   properties: {
     principalId: uploaderId
     principalType: uploaderType
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageBlobDataContributor)
+    roleDefinitionId: subscriptionResourceId(roleType, roleIds.storageBlobDataContributor)
   }
 }

@@ -16,6 +16,7 @@ param deployerId string
 param deployerType string
 
 var roleIds = loadJsonContent('../../roles.json')
+var roleType = 'Microsoft.Authorization/roleDefinitions'
 
 resource account 'Microsoft.Storage/storageAccounts@2025-08-01' = {
   // checkov:skip=CKV_AZURE_35:a website is for the world
@@ -54,7 +55,7 @@ resource uploads 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!emp
   properties: {
     principalId: deployerId
     principalType: deployerType
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds.storageBlobDataContributor)
+    roleDefinitionId: subscriptionResourceId(roleType, roleIds.storageBlobDataContributor)
   }
 }
 
