@@ -25,9 +25,9 @@ pub enum ControlError {
     /// There is no such region.
     #[error("the account has no region {0:?}")]
     NoSuchRegion(String),
-    /// There is no such container, or it cannot be changed in this way.
+    /// There is no such container, or what the account knows of itself cannot be changed in this way.
     #[error("{0}")]
-    Container(String),
+    Metadata(String),
     /// A region cannot come back to its old port.
     #[error("region {region:?} cannot come back to port {port}: {source}")]
     Listen {
@@ -50,7 +50,7 @@ pub enum ControlError {
 
 impl From<MetadataError> for ControlError {
     fn from(error: MetadataError) -> Self {
-        Self::Container(error.to_string())
+        Self::Metadata(error.to_string())
     }
 }
 
@@ -231,8 +231,7 @@ impl Account {
                 return Err(ControlError::Undrained(to.to_owned()));
             }
         }
-        gateway.set_hub(target);
-        Ok(())
+        Ok(gateway.metadata().set_hub(target)?)
     }
 
     /// Waits until a region has what another has accepted.
@@ -296,7 +295,7 @@ impl Account {
     fn container(&self, database: &str, container: &str) -> Result<Arc<Container>, ControlError> {
         let found = self.inner.gateway.metadata().container(database, container);
         found.ok_or_else(|| {
-            ControlError::Container(format!(
+            ControlError::Metadata(format!(
                 "container {container:?} does not exist in database {database:?}"
             ))
         })

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     record::{ItemKey, Record},
-    replica::{Item, State, Touched},
+    replica::{Delta, Item, State},
 };
 
 const ITEMS: TableDefinition<&str, &[u8]> = TableDefinition::new("items");
@@ -54,7 +54,10 @@ pub(crate) struct Disk {
 impl Disk {
     /// Opens or creates the file, and reads all of it.
     pub(crate) fn open(path: &Path, regions: usize) -> Result<(Self, State), DiskError> {
-        let database = Database::create(path).map_err(redb::Error::from)?;
+        Self::read(Database::create(path).map_err(redb::Error::from)?, regions)
+    }
+
+    fn read(database: Database, regions: usize) -> Result<(Self, State), DiskError> {
         let disk = Self { database };
         let state = disk.load(regions)?;
         Ok((disk, state))
@@ -93,28 +96,25 @@ impl Disk {
                     row.applied_at,
                 );
                 let table = state.tables.entry(row.container).or_default();
-                table.restore(row.key, item);
+                table.put(row.key, item);
             }
         }
         transaction.commit().map_err(redb::Error::from)?;
         Ok(state)
     }
 
-    /// Writes what was touched, and the counters, in one transaction; durable when it returns.
-    pub(crate) fn store(&mut self, state: &State, touched: &Touched) -> Result<(), DiskError> {
+    /// Writes changes in one transaction; they are durable when it returns.
+    pub(crate) fn store(&mut self, delta: &Delta) -> Result<(), DiskError> {
         let transaction = self.database.begin_write().map_err(redb::Error::from)?;
         {
             let mut items = transaction.open_table(ITEMS).map_err(redb::Error::from)?;
-            for (container, key) in &touched.items {
-                let Some(item) = state
-                    .tables
-                    .get(container)
-                    .and_then(|table| table.items.get(key))
-                else {
-                    continue;
-                };
+            let touched = delta.items.iter();
+            let touched = touched.flat_map(|(container, items)| {
+                items.iter().map(move |(key, item)| (*container, key, item))
+            });
+            for (container, key, item) in touched {
                 let row = ItemRow {
-                    container: *container,
+                    container,
                     key: key.clone(),
                     siblings: item
                         .siblings()
@@ -128,10 +128,10 @@ impl Disk {
                 };
                 let row = serde_json::to_vec(&row)?;
                 items
-                    .insert(row_key(*container, key).as_str(), row.as_slice())
+                    .insert(row_key(container, key).as_str(), row.as_slice())
                     .map_err(redb::Error::from)?;
             }
-            for container in &touched.dropped {
+            for container in &delta.dropped {
                 // All keys of a container lie between these two.
                 let (first, end) = (format!("{container}\u{1}"), format!("{container}\u{2}"));
                 items
@@ -139,23 +139,21 @@ impl Disk {
                     .map_err(redb::Error::from)?;
             }
             let mut log = transaction.open_table(LOG).map_err(redb::Error::from)?;
-            for number in &touched.logged {
-                if let Some(record) = state.log.get(number) {
-                    let row = serde_json::to_vec(&**record)?;
-                    log.insert(number, row.as_slice())
-                        .map_err(redb::Error::from)?;
-                }
+            for record in &delta.logged {
+                let row = serde_json::to_vec(&**record)?;
+                log.insert(record.number, row.as_slice())
+                    .map_err(redb::Error::from)?;
             }
-            for number in &touched.trimmed {
+            for number in &delta.trimmed {
                 log.remove(number).map_err(redb::Error::from)?;
             }
             let mut counters = transaction
                 .open_table(COUNTERS)
                 .map_err(redb::Error::from)?;
             let row = CountersRow {
-                seen: state.seen.clone(),
-                applied: state.applied,
-                stamp: state.stamp,
+                seen: delta.seen.clone(),
+                applied: delta.applied,
+                stamp: delta.stamp,
             };
             counters
                 .insert(ROW, serde_json::to_vec(&row)?.as_slice())
@@ -169,4 +167,74 @@ impl Disk {
 /// Unique per item: partition values are JSON text, which holds no raw control character.
 fn row_key(container: u32, key: &ItemKey) -> String {
     format!("{container}\u{1}{}\u{1}{}", key.partition.value, key.id)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{
+        io,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+    };
+
+    use redb::{StorageBackend, backends::InMemoryBackend};
+
+    use super::*;
+
+    /// A disk that fails when it is told to.
+    #[derive(Debug)]
+    struct Failing {
+        memory: InMemoryBackend,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Failing {
+        fn check(&self) -> io::Result<()> {
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the disk is full"));
+            }
+            Ok(())
+        }
+    }
+
+    impl StorageBackend for Failing {
+        fn len(&self) -> io::Result<u64> {
+            self.memory.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.memory.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.memory.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.memory.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.memory.write(offset, data)
+        }
+    }
+
+    /// An empty disk, and the switch that breaks it.
+    pub(crate) fn failing(regions: usize) -> (Disk, State, Arc<AtomicBool>) {
+        let fails = Arc::new(AtomicBool::new(false));
+        let backend = Failing {
+            memory: InMemoryBackend::new(),
+            fails: Arc::clone(&fails),
+        };
+        let database = Database::builder()
+            .create_with_backend(backend)
+            .expect("an empty database");
+        let (disk, state) = Disk::read(database, regions).expect("nothing to read");
+        (disk, state, fails)
+    }
 }

@@ -11,12 +11,12 @@
 //! - [`metadata`], [`container`], [`ranges`]: databases, containers and their physical partitions,
 //! - [`partition_key`], [`epk`], [`scope`]: which items a request is about,
 //! - [`charge`], [`budget`]: request units,
-//! - [`binary_json`], [`session`], [`auth`]: parts of the wire format,
+//! - [`binary_json`], [`hybrid_row`], [`session`], [`auth`]: parts of the wire format,
 //! - [`query`]: the SQL dialect,
 //! - [`gateway`]: the REST API of one region,
 //! - [`account`]: the handle by which all of it is driven.
 //!
-//! Not here, and refused by name: batches in the binary form of the .NET SDK, stored procedures, triggers, user-defined
+//! Not here, and refused by name: stored procedures, triggers, user-defined
 //! functions, the all-versions change feed, deleting by partition key, changing an offer, Entra ID tokens, merging
 //! partition key ranges. The regions of an account are chosen when it is created.
 //!
@@ -40,6 +40,7 @@ mod disk;
 mod document;
 mod epk;
 mod gateway;
+mod hybrid_row;
 mod metadata;
 mod partition_key;
 mod patch;

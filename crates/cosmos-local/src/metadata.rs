@@ -59,6 +59,9 @@ impl Database {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Account {
     next_number: u32,
+    /// Index of the region that takes the writes, where only one does.
+    #[serde(default)]
+    hub: usize,
     databases: BTreeMap<String, Database>,
     containers: BTreeMap<String, BTreeMap<String, Arc<Container>>>,
 }
@@ -108,6 +111,18 @@ impl Metadata {
 
     fn read<T>(&self, read: impl FnOnce(&Account) -> T) -> T {
         read(&self.account.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Index of the region that takes the writes, where only one does.
+    pub(crate) fn hub(&self) -> usize {
+        self.read(|account| account.hub)
+    }
+
+    pub(crate) fn set_hub(&self, region: usize) -> Result<(), MetadataError> {
+        self.change(|account| {
+            account.hub = region;
+            Ok(())
+        })
     }
 
     pub(crate) fn databases(&self) -> Vec<Database> {

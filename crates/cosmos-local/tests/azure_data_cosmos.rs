@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use azure_data_cosmos::{
-    AccountReference, CosmosClient, CosmosError, Query, RoutingStrategy,
+    AccountReference, CosmosClient, CosmosError, PartitionKey, Query, RoutingStrategy,
+    TransactionalBatch,
     clients::ContainerClient,
     feed::{ContinuationToken, FeedScope},
     models::{ContainerProperties, PartitionKeyDefinition},
     options::{ChangeFeedOptions, ChangeFeedStartFrom, ItemWriteOptions, Precondition, Region},
 };
-use cosmos_local::{Account, CosmosLocal, EMULATOR_KEY, LinkState, RegionConfig};
+use cosmos_local::{
+    Account, CosmosLocal, EMULATOR_KEY, Failover, LinkState, RegionConfig, WriteMode,
+};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -440,17 +443,30 @@ async fn a_query_of_one_partition_costs_the_same_whatever_others_hold() {
 
 #[tokio::test]
 async fn a_container_that_was_made_anew_is_read_again() {
-    let account = start(&REGIONS[..2]).await;
-    let orders = orders(&account, &REGIONS[..2]).await;
-    put(&orders, "a").await;
-    assert_eq!(changes(&orders, None).await.0, ["a"]);
-    let other = client(&account, &[]).await;
-    other.database_client("shop").delete(None).await.unwrap();
-    provision(&account).await;
-    assert_eq!(changes(&orders, None).await.0, [""; 0]);
-    put(&orders, "b").await;
-    assert_eq!(changes(&orders, None).await.0, ["b"]);
-    account.shutdown().await;
+    for from_now in [false, true] {
+        let account = start(&REGIONS[..2]).await;
+        let orders = orders(&account, &REGIONS[..2]).await;
+        put(&orders, "a").await;
+        assert_eq!(changes(&orders, None).await.0, ["a"]);
+        let other = client(&account, &[]).await;
+        other.database_client("shop").delete(None).await.unwrap();
+        provision(&account).await;
+        if from_now {
+            let now = orders
+                .query_change_feed::<Value>(
+                    FeedScope::full_container(),
+                    ChangeFeedStartFrom::Now,
+                    None,
+                )
+                .await;
+            let page = now.unwrap().next().await.unwrap().unwrap();
+            assert!(page.items().is_empty());
+        }
+        assert_eq!(changes(&orders, None).await.0, [""; 0]);
+        put(&orders, "b").await;
+        assert_eq!(changes(&orders, None).await.0, ["b"]);
+        account.shutdown().await;
+    }
 }
 
 #[tokio::test]
@@ -476,5 +492,90 @@ async fn a_feed_goes_on_over_a_split() {
     account.split_partition("shop", "orders", "2").unwrap();
     put_all(20).await;
     assert_eq!(all_changes(&orders, Some(token), 3).await.0.len(), 10);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_follows_the_write_region() {
+    let account = support::builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    provision(&account).await;
+    let near = orders(&account, &[REGIONS[1], REGIONS[0]]).await;
+    put(&near, "a").await;
+    settled(&account).await;
+    read(&near, "a").await.unwrap();
+    account
+        .fail_over(REGIONS[1], Failover::Graceful)
+        .await
+        .unwrap();
+    put(&near, "b").await;
+    read(&near, "b").await.unwrap();
+    // One that comes later starts there.
+    put(&orders(&account, &REGIONS[..1]).await, "c").await;
+    settled(&account).await;
+    for region in &REGIONS[..2] {
+        assert_eq!(account.item_count(region, "shop", "orders"), Some(3));
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn items_are_patched_in_batches_and_with_hierarchical_keys() {
+    let account = start(&REGIONS[..1]).await;
+    let client = client(&account, &REGIONS[..1]).await;
+    let key = PartitionKeyDefinition::from(("/tenant", "/user"));
+    let properties = ContainerProperties::new("visits", key);
+    let shop = client.database_client("shop");
+    shop.create_container(properties, None).await.unwrap();
+    let visits = shop.container_client("visits", None).await.unwrap();
+    for (id, tenant, user) in [("v1", "t1", "u1"), ("v2", "t1", "u2"), ("v3", "t2", "u1")] {
+        let visit = json!({"id": id, "tenant": tenant, "user": user});
+        visits
+            .create_item((tenant, user), id, &visit, None)
+            .await
+            .unwrap();
+    }
+    let query = async |key: PartitionKey| -> Vec<Value> {
+        let items = visits
+            .query_items::<Value>(
+                Query::from("SELECT VALUE c.id FROM c ORDER BY c.id"),
+                FeedScope::partition(key),
+                None,
+            )
+            .await
+            .unwrap();
+        items.map(|item| item.unwrap()).collect().await
+    };
+    assert_eq!(query(PartitionKey::from("t1")).await, ["v1", "v2"]);
+    assert_eq!(query(PartitionKey::from(("t2", "u1"))).await, ["v3"]);
+
+    let orders = orders(&account, &REGIONS[..1]).await;
+    put(&orders, "a").await;
+    let batch = TransactionalBatch::new("t1")
+        .create_item(json!({"id": "b", "tenant": "t1"}))
+        .unwrap()
+        .delete_item("a", None);
+    orders
+        .execute_transactional_batch(batch, None)
+        .await
+        .unwrap();
+    assert!(
+        read(&orders, "a")
+            .await
+            .unwrap_err()
+            .status()
+            .is_not_found()
+    );
+    let failing = TransactionalBatch::new("t1")
+        .delete_item("b", None)
+        .delete_item("a", None);
+    let outcome = orders.execute_transactional_batch(failing, None).await;
+    assert!(
+        !matches!(&outcome, Ok(done) if done.status().is_success() && u16::from(done.status().status_code()) == 200)
+    );
+    read(&orders, "b").await.unwrap();
     account.shutdown().await;
 }

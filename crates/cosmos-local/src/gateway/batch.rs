@@ -1,4 +1,5 @@
-//! Batches, in JSON: many operations in one request, either all or none, or each on its own.
+//! Batches: many operations in one request, either all or none, or each on its own; in JSON, or in the binary form of the
+//! .NET SDK, which is then answered in that form.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Gateway,
-    documents::{charge_of, check_partition, partition, patch, replacement, whole_key},
+    documents::{charge_of, check_partition, partition, patch, replacement, scope, whole_key},
     reply::{ApiError, Reply},
     request::Request,
 };
@@ -16,15 +17,13 @@ use crate::{
     charge,
     container::Container,
     document::Document,
+    hybrid_row::{self, OperationRow, ResultRow},
     partition_key::PartitionKey,
     replica::{Change, Outcome, Step, Transaction},
 };
 
 /// Operations of one batch, at the most.
 const MAX_OPERATIONS: usize = 100;
-
-/// First byte of the binary form in which the .NET SDK sends batches.
-const HYBRID_ROW: u8 = 0x81;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,6 +35,60 @@ struct Operation {
     resource_body: Option<Value>,
     /// As in the header; only where each operation is on its own.
     partition_key: Option<String>,
+    /// Whether no body is wanted back.
+    #[serde(skip)]
+    minimal: bool,
+}
+
+impl TryFrom<OperationRow> for Operation {
+    type Error = ApiError;
+
+    fn try_from(row: OperationRow) -> Result<Self, ApiError> {
+        let operation_type = match row.operation_type {
+            0 => "Create",
+            1 => "Patch",
+            2 => "Read",
+            4 => "Delete",
+            5 => "Replace",
+            20 => "Upsert",
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "the operation number {other} is none of a batch"
+                )));
+            }
+        };
+        Ok(Self {
+            operation_type: operation_type.to_owned(),
+            id: row.id,
+            if_match: row.if_match,
+            if_none_match: row.if_none_match,
+            resource_body: row.body.map(|body| json_of(&body)).transpose()?,
+            partition_key: row.partition_key,
+            minimal: row.minimal,
+        })
+    }
+}
+
+/// The operations of a request, in whichever form they came.
+fn operations(request: &Request) -> Result<Vec<Operation>, ApiError> {
+    let operations: Vec<Operation> = if hybrid_row::is_stream(&request.body) {
+        let rows = hybrid_row::decode(&request.body).map_err(ApiError::bad_request)?;
+        rows.into_iter()
+            .map(Operation::try_from)
+            .collect::<Result<_, ApiError>>()?
+    } else {
+        serde_json::from_value(request.json()?).map_err(|error| {
+            ApiError::bad_request(format!(
+                "the body is not a batch such as [{{\"operationType\":\"Read\",\"id\":\"a\"}}]: {error}"
+            ))
+        })?
+    };
+    if operations.is_empty() || operations.len() > MAX_OPERATIONS {
+        return Err(ApiError::bad_request(format!(
+            "a batch has 1 to {MAX_OPERATIONS} operations"
+        )));
+    }
+    Ok(operations)
 }
 
 impl Operation {
@@ -86,70 +139,174 @@ fn document(body: Value) -> Result<Document, ApiError> {
     Ok(Document::new(members)?)
 }
 
-/// A batch's answer, operation by operation.
-struct Results {
-    rows: Vec<Value>,
-    charge: f64,
-    failed: bool,
+fn json_of(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::bad_request(format!("a resourceBody is not valid JSON: {error}"))
+    })
+}
+
+/// What matters of an operation once it has been carried out.
+#[derive(Clone, Copy)]
+struct Sort {
+    success: Success,
     minimal: bool,
 }
 
+#[derive(Clone, Copy)]
+enum Success {
+    Creates,
+    CreatesOrReplaces,
+    Changes,
+    Deletes,
+    Reads,
+}
+
+impl Sort {
+    fn of(change: &Change, minimal: bool) -> Self {
+        let success = match change {
+            Change::Create(_) => Success::Creates,
+            Change::Upsert(_) => Success::CreatesOrReplaces,
+            Change::Read { .. } => Success::Reads,
+            Change::Delete { .. } | Change::Expire { .. } => Success::Deletes,
+            Change::Replace(_) | Change::Patch { .. } | Change::Dismiss { .. } => Success::Changes,
+        };
+        Self { success, minimal }
+    }
+
+    /// Whether it is a write, and the status.
+    fn success(self, created: bool) -> (bool, StatusCode) {
+        match self.success {
+            Success::Reads => (false, StatusCode::OK),
+            Success::Deletes => (true, StatusCode::NO_CONTENT),
+            Success::Creates => (true, StatusCode::CREATED),
+            Success::CreatesOrReplaces if created => (true, StatusCode::CREATED),
+            Success::CreatesOrReplaces | Success::Changes => (true, StatusCode::OK),
+        }
+    }
+}
+
+/// What became of one operation.
+struct Row {
+    status: StatusCode,
+    substatus: u32,
+    etag: Option<String>,
+    body: Option<String>,
+    message: Option<String>,
+    charge: f64,
+}
+
+impl Row {
+    fn json(&self) -> Result<Value, ApiError> {
+        let mut row = json!({"statusCode": self.status.as_u16(), "requestCharge": self.charge});
+        if self.substatus != 0 {
+            row["subStatusCode"] = self.substatus.into();
+        }
+        if let Some(etag) = &self.etag {
+            row["eTag"] = etag.as_str().into();
+        }
+        if let Some(body) = &self.body {
+            row["resourceBody"] = json_of(body.as_bytes())?;
+        }
+        if let Some(message) = &self.message {
+            row["message"] = message.as_str().into();
+        }
+        Ok(row)
+    }
+}
+
+/// A batch's answer, operation by operation.
+struct Results {
+    rows: Vec<Row>,
+    failed: bool,
+    /// Whether no operation's body is wanted back.
+    minimal: bool,
+    is_binary: bool,
+}
+
 impl Results {
-    fn ok(&mut self, is_write: bool, status: StatusCode, outcome: &Outcome) {
+    fn of(request: &Request) -> Self {
+        Self {
+            rows: Vec::new(),
+            failed: false,
+            minimal: request.minimal(),
+            is_binary: hybrid_row::is_stream(&request.body),
+        }
+    }
+
+    fn ok(&mut self, sort: Sort, outcome: &Outcome) {
         let record = &outcome.record;
         let size = record.body.as_ref().map_or(0, String::len);
-        let charge = if is_write {
-            charge_of(outcome)
-        } else {
-            charge::read(size)
-        };
-        let mut row =
-            json!({"statusCode": status.as_u16(), "eTag": record.etag, "requestCharge": charge});
-        let is_wanted = !(is_write && self.minimal);
-        if let Some(body) = record.body.as_deref().filter(|_| is_wanted)
-            && let Ok(body) = serde_json::from_str::<Value>(body)
-        {
-            row["resourceBody"] = body;
-        }
-        self.charge += charge;
-        self.rows.push(row);
+        let (is_write, status) = sort.success(outcome.created);
+        let is_wanted = !(is_write && (self.minimal || sort.minimal));
+        self.rows.push(Row {
+            status,
+            substatus: 0,
+            etag: Some(record.etag.clone()),
+            body: record.body.clone().filter(|_| is_wanted),
+            message: None,
+            charge: if is_write {
+                charge_of(outcome)
+            } else {
+                charge::read(size)
+            },
+        });
     }
 
     fn error(&mut self, error: &ApiError) {
         let (status, substatus) = error.codes();
         self.failed = true;
-        self.charge += charge::LEAST;
-        self.rows.push(json!({
-            "statusCode": status.as_u16(), "subStatusCode": substatus, "requestCharge": charge::LEAST,
-            "message": error.message(),
-        }));
+        self.rows.push(Row {
+            status,
+            substatus,
+            etag: None,
+            body: None,
+            message: Some(error.message().to_owned()),
+            charge: charge::LEAST,
+        });
     }
 
     /// An operation that was not carried out because of another.
     fn dependent(&mut self) {
-        self.rows.push(json!({
-            "statusCode": StatusCode::FAILED_DEPENDENCY.as_u16(), "requestCharge": 0,
-        }));
+        self.rows.push(Row {
+            status: StatusCode::FAILED_DEPENDENCY,
+            substatus: 0,
+            etag: None,
+            body: None,
+            message: None,
+            charge: 0.0,
+        });
     }
 
-    fn reply(self) -> Reply {
+    /// A batch of so many operations that failed at one of them.
+    fn failed_at(mut self, at: usize, count: usize, error: &ApiError) -> Result<Reply, ApiError> {
+        (0..at).for_each(|_| self.dependent());
+        self.error(error);
+        (at + 1..count).for_each(|_| self.dependent());
+        self.reply()
+    }
+
+    fn reply(self) -> Result<Reply, ApiError> {
         let status = if self.failed {
             StatusCode::MULTI_STATUS
         } else {
             StatusCode::OK
         };
-        Reply::json(status, &Value::Array(self.rows)).charge(self.charge)
-    }
-}
-
-/// What an operation answers when it succeeds: whether it writes, and the status.
-fn success(change: &Change, created: bool) -> (bool, StatusCode) {
-    match change {
-        Change::Read { .. } => (false, StatusCode::OK),
-        Change::Create(_) => (true, StatusCode::CREATED),
-        Change::Upsert(_) if created => (true, StatusCode::CREATED),
-        Change::Delete { .. } => (true, StatusCode::NO_CONTENT),
-        _ => (true, StatusCode::OK),
+        let charge = self.rows.iter().map(|row| row.charge).sum();
+        let reply = if self.is_binary {
+            let rows = self.rows.iter().map(|row| ResultRow {
+                status: row.status.as_u16(),
+                substatus: row.substatus,
+                etag: row.etag.as_deref(),
+                // The .NET SDK shows the body of what has failed as the reason.
+                body: row.body.as_deref().or(row.message.as_deref()),
+                charge: row.charge,
+            });
+            Reply::new(status, hybrid_row::encode(rows))
+        } else {
+            let rows = self.rows.iter().map(Row::json).collect::<Result<_, _>>()?;
+            Reply::json(status, &Value::Array(rows))
+        };
+        Ok(reply.charge(charge))
     }
 }
 
@@ -160,22 +317,7 @@ impl Gateway {
         request: &Request,
         container: &Arc<Container>,
     ) -> Result<Reply, ApiError> {
-        if request.body.first() == Some(&HYBRID_ROW) {
-            return Err(ApiError::unsupported(
-                "a batch in the binary form of the .NET SDK",
-            ));
-        }
-        let operations: Vec<Operation> =
-            serde_json::from_value(request.json()?).map_err(|error| {
-                ApiError::bad_request(format!(
-                    "the body is not a batch such as [{{\"operationType\":\"Read\",\"id\":\"a\"}}]: {error}"
-                ))
-            })?;
-        if operations.is_empty() || operations.len() > MAX_OPERATIONS {
-            return Err(ApiError::bad_request(format!(
-                "a batch has 1 to {MAX_OPERATIONS} operations"
-            )));
-        }
+        let operations = operations(request)?;
         if operations.iter().any(|it| it.operation_type != "Read") {
             self.check_write(region, request)?;
         }
@@ -197,41 +339,34 @@ impl Gateway {
     ) -> Result<Reply, ApiError> {
         let partition = partition(request, container)?;
         let count = operations.len();
-        let mut results = Results {
-            rows: Vec::with_capacity(count),
-            charge: 0.0,
-            failed: false,
-            minimal: request.minimal(),
-        };
-        let failed = |mut results: Results, at: usize, error: &ApiError| {
-            (0..at).for_each(|_| results.dependent());
-            results.error(error);
-            (at + 1..count).for_each(|_| results.dependent());
-            results.reply()
-        };
+        let mut results = Results::of(request);
         let mut steps = Vec::with_capacity(count);
+        let mut sorts = Vec::with_capacity(count);
         for (at, operation) in operations.into_iter().enumerate() {
+            let minimal = operation.minimal;
             let step = operation.step(container).and_then(|step| {
                 check_partition(&step.change, &partition, container)?;
                 Ok(step)
             });
             match step {
-                Ok(step) => steps.push(step),
-                Err(error) => return Ok(failed(results, at, &error)),
+                Ok(step) => {
+                    sorts.push(Sort::of(&step.change, minimal));
+                    steps.push(step);
+                }
+                Err(error) => return results.failed_at(at, count, &error),
             }
         }
         let transaction = Transaction {
             container: Arc::clone(container),
             partition,
-            steps: steps.clone(),
+            steps,
         };
         match self.replica(region).transact(transaction).await {
             Ok(outcomes) => {
-                for (step, outcome) in steps.iter().zip(&outcomes) {
-                    let (is_write, status) = success(&step.change, outcome.created);
-                    results.ok(is_write, status, outcome);
+                for (sort, outcome) in sorts.into_iter().zip(&outcomes) {
+                    results.ok(sort, outcome);
                 }
-                Ok(results.reply())
+                results.reply()
             }
             Err(rejected) => {
                 let at = rejected.step;
@@ -239,7 +374,7 @@ impl Gateway {
                 if error.codes().0.is_server_error() {
                     return Err(error);
                 }
-                Ok(failed(results, at, &error))
+                results.failed_at(at, count, &error)
             }
         }
     }
@@ -252,58 +387,46 @@ impl Gateway {
         operations: Vec<Operation>,
     ) -> Result<Reply, ApiError> {
         // A range that was split is refused as a whole, so that the client divides the batch anew.
-        let scope = super::documents::scope(request, container)?;
+        let scope = scope(request, container)?;
         let common = request
             .header("x-ms-documentdb-partitionkey")
             .map(|text| whole_key(text, container))
             .transpose()?;
         let goes_on = request.flag("x-ms-cosmos-batch-continue-on-error");
-        let mut results = Results {
-            rows: Vec::with_capacity(operations.len()),
-            charge: 0.0,
-            failed: false,
-            minimal: request.minimal(),
-        };
+        let mut results = Results::of(request);
         for operation in operations {
             if results.failed && !goes_on {
                 results.dependent();
                 continue;
             }
-            let prepared =
-                prepare(operation, common.as_ref(), container).and_then(|(partition, step)| {
-                    if scope.contains(&partition) {
-                        return Ok((partition, step));
-                    }
-                    Err(ApiError::new(
-                        StatusCode::GONE,
-                        "the operation's partition key is not in the range",
-                    )
-                    .substatus(1002))
-                });
+            let minimal = operation.minimal;
+            let prepared = prepare(operation, common.as_ref(), container);
             let (partition, step) = match prepared {
+                Ok((partition, _)) if !scope.contains(&partition) => {
+                    let message = "the operation's partition key is not in the range";
+                    results.error(&ApiError::new(StatusCode::GONE, message).substatus(1002));
+                    continue;
+                }
                 Ok(prepared) => prepared,
                 Err(error) => {
                     results.error(&error);
                     continue;
                 }
             };
-            let change = step.change.clone();
+            let sort = Sort::of(&step.change, minimal);
             let transaction = Transaction {
                 container: Arc::clone(container),
                 partition,
                 steps: vec![step],
             };
             match self.replica(region).transact(transaction).await {
-                Ok(outcomes) => {
-                    for outcome in &outcomes {
-                        let (is_write, status) = success(&change, outcome.created);
-                        results.ok(is_write, status, outcome);
-                    }
-                }
+                Ok(outcomes) => outcomes
+                    .iter()
+                    .for_each(|outcome| results.ok(sort, outcome)),
                 Err(rejected) => results.error(&rejected.into()),
             }
         }
-        Ok(results.reply())
+        results.reply()
     }
 }
 

@@ -29,7 +29,7 @@ mod tests;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -87,8 +87,6 @@ pub(crate) struct Gateway {
     metadata: Metadata,
     regions: Vec<Region>,
     write_mode: WriteMode,
-    /// The region that takes the writes, where only one does.
-    hub: AtomicUsize,
     /// Whether no region takes writes, because the hub is about to move.
     is_frozen: AtomicBool,
     /// Physical partitions of a new container.
@@ -116,7 +114,6 @@ impl Gateway {
             metadata,
             regions: regions.iter().zip(replicas).map(region).collect(),
             write_mode,
-            hub: AtomicUsize::new(0),
             is_frozen: AtomicBool::new(false),
             partitions,
         }
@@ -128,11 +125,7 @@ impl Gateway {
 
     /// The region that takes the writes of a single-write account, and expires items in any.
     pub(crate) fn hub(&self) -> usize {
-        self.hub.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn set_hub(&self, region: usize) {
-        self.hub.store(region, Ordering::SeqCst);
+        self.metadata.hub()
     }
 
     pub(crate) fn freeze(&self, frozen: bool) {

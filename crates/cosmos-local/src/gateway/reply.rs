@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 pub(crate) struct Reply {
     status: StatusCode,
     headers: Vec<(&'static str, String)>,
-    body: String,
+    body: Bytes,
     /// In request units.
     charge: f64,
 }
 
 impl Reply {
-    pub(crate) fn new(status: StatusCode, body: String) -> Self {
+    pub(crate) fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self {
             status,
             headers: Vec::new(),
-            body,
+            body: body.into(),
             charge: 1.0,
         }
     }
@@ -64,15 +64,13 @@ impl Reply {
 
     pub(crate) fn into_response(self, activity: &str, head: bool) -> Response<Full<Bytes>> {
         let body = if self.status.is_client_error() || self.status.is_server_error() {
-            self.body.replace(ACTIVITY, activity)
+            // An error's body is text, see `ApiError::into_reply`.
+            let text = String::from_utf8_lossy(&self.body);
+            Bytes::from(text.replace(ACTIVITY, activity))
         } else {
             self.body
         };
-        let mut response = Response::new(Full::new(if head {
-            Bytes::new()
-        } else {
-            Bytes::from(body)
-        }));
+        let mut response = Response::new(Full::new(if head { Bytes::new() } else { body }));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(

@@ -1,13 +1,16 @@
 //! One region's copy of the data, as its gateway and the links share it.
 //!
 //! - [`state`]: items, change order and log,
+//! - [`staging`]: changes before they are seen,
 //! - [`transaction`]: what clients ask to be done, decided.
 //!
 //! `applied` counts every mutation applied here, own or replicated, and is the region's `_lsn` and position in its change
 //! feed. What arrives late from afar gets the next number like any other, so no reader of the feed can miss it.
-//! Number, feed entry and visibility change under one lock. With a data folder they are on disk too before that lock is
-//! released: what can be seen is durable.
+//! Number, feed entry and visibility change under one lock. With a data folder, one thread works out what many writers
+//! want, puts all of it on disk, and only then takes that lock: what can be seen is durable, writers share the wait for
+//! the disk, and readers do not wait for it.
 
+mod staging;
 mod state;
 mod transaction;
 
@@ -20,7 +23,9 @@ use crate::{
     document::DocumentError,
     record::Record,
 };
-pub(crate) use state::{Item, State, Table, Touched};
+pub(crate) use staging::Delta;
+use staging::Staged;
+pub(crate) use state::{Item, State, Table};
 pub(crate) use transaction::{Change, Outcome, Rejected, Step, Transaction};
 
 /// Transactions that are made durable together at the most.
@@ -117,6 +122,17 @@ impl Replica {
         }
     }
 
+    /// Changes a replica that has no disk.
+    fn change<T>(&self, change: impl FnOnce(&mut Staged<'_>) -> T) -> T {
+        let mut state = write(&self.state);
+        let mut staged = Staged::new(&state);
+        let result = change(&mut staged);
+        let delta = staged.delta;
+        state.publish(delta);
+        self.applied.send_replace(state.applied);
+        result
+    }
+
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
         read(&self.state)
     }
@@ -131,10 +147,7 @@ impl Replica {
         transaction: Transaction,
     ) -> Result<Vec<Outcome>, Rejected> {
         let Some(writer) = &self.writer else {
-            let mut state = write(&self.state);
-            let outcome = state.transact(self.index, transaction, &mut Touched::default());
-            self.applied.send_replace(state.applied);
-            return outcome;
+            return self.change(|staged| staged.transact(self.index, transaction));
         };
         let stopping = || Rejected {
             step: 0,
@@ -151,11 +164,7 @@ impl Replica {
     /// Applies what another region has accepted, in its order.
     pub(crate) async fn apply(&self, records: Vec<Arc<Record>>) -> Result<(), WriteError> {
         let Some(writer) = &self.writer else {
-            let mut state = write(&self.state);
-            for record in records {
-                state.apply(record, &mut Touched::default());
-            }
-            self.applied.send_replace(state.applied);
+            self.change(|staged| records.into_iter().for_each(|record| staged.apply(record)));
             return Ok(());
         };
         let (reply, outcome) = oneshot::channel();
@@ -179,7 +188,7 @@ impl Replica {
     /// Forgets own mutations that every region has applied.
     pub(crate) fn trim(&self, up_to: u64) {
         match &self.writer {
-            None => write(&self.state).trim(up_to, &mut Touched::default()),
+            None => self.change(|staged| staged.trim(up_to)),
             // When the queue is full, the next call trims these too.
             Some(writer) => drop(writer.try_send(Command::Trim(up_to))),
         }
@@ -188,14 +197,15 @@ impl Replica {
     /// Forgets a container that was deleted.
     pub(crate) async fn forget(&self, container: u32) {
         match &self.writer {
-            None => write(&self.state).forget(container, &mut Touched::default()),
+            None => self.change(|staged| staged.forget(container)),
             // The writer is only gone when the account is; then the next start forgets.
             Some(writer) => drop(writer.send(Command::Forget(container)).await),
         }
     }
 }
 
-/// Applies a batch and puts it on disk under one lock; answers when both are done. Returns who asked to close the file.
+/// Works out a batch, puts it on disk and makes it visible, in this order; answers when all is done. Returns who asked to
+/// close the file. Once the disk has failed, nothing changes any more.
 fn commit(
     index: usize,
     state: &RwLock<State>,
@@ -206,34 +216,37 @@ fn commit(
     let mut closed = None;
     let mut written = Vec::new();
     let mut applied = Vec::new();
-    {
-        let mut state = write(state);
-        let mut touched = Touched::default();
+    // Nobody else changes the state, so what is worked out on it still holds when it is published.
+    let delta = {
+        let state = read(state);
+        let mut staged = Staged::new(&state);
         for command in batch {
             match command {
                 Command::Transact(_, reply) if failed.is_some() => {
                     written.push((reply, Ok(Vec::new())))
                 }
                 Command::Transact(transaction, reply) => {
-                    written.push((reply, state.transact(index, *transaction, &mut touched)))
+                    written.push((reply, staged.transact(index, *transaction)))
                 }
                 Command::Apply(_, reply) if failed.is_some() => applied.push(reply),
                 Command::Apply(records, reply) => {
-                    for record in records {
-                        state.apply(record, &mut touched);
-                    }
+                    records.into_iter().for_each(|record| staged.apply(record));
                     applied.push(reply);
                 }
-                Command::Trim(up_to) => state.trim(up_to, &mut touched),
-                Command::Forget(container) => state.forget(container, &mut touched),
+                Command::Trim(up_to) => staged.trim(up_to),
+                Command::Forget(container) => staged.forget(container),
                 Command::Close(reply) => closed = Some(reply),
             }
         }
-        if failed.is_none()
-            && let Err(cause) = disk.store(&state, &touched)
-        {
-            tracing::error!(error = %cause, "the data folder cannot be written; this region takes no more writes");
-            *failed = Some(Arc::new(cause));
+        staged.delta
+    };
+    if failed.is_none() {
+        match disk.store(&delta) {
+            Ok(()) => write(state).publish(delta),
+            Err(cause) => {
+                tracing::error!(error = %cause, "the data folder cannot be written; this region takes no more writes");
+                *failed = Some(Arc::new(cause));
+            }
         }
     }
     for (reply, outcome) in written {
@@ -257,11 +270,101 @@ fn commit(
     closed
 }
 
-/// Every step leaves the state whole, but for the assertion of [`State::apply`], which comes before the first change.
+/// A state is only changed by publishing what was worked out before, which leaves it whole.
 fn read(state: &RwLock<State>) -> RwLockReadGuard<'_, State> {
     state.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
     state.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        container::{Container, Place},
+        disk,
+        document::Document,
+        ttl::Lifetimes,
+    };
+
+    fn container() -> Arc<Container> {
+        let place = Place {
+            id: "c".into(),
+            database: "db".into(),
+            database_number: 1,
+            number: 2,
+            ts: 0,
+            partitions: 1,
+        };
+        let properties = json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash"}});
+        let properties = properties.as_object().expect("an object").clone();
+        Arc::new(Container::new(place, properties).expect("valid"))
+    }
+
+    fn creation(container: &Arc<Container>, id: &str) -> Transaction {
+        let members = json!({"id": id, "k": "t"});
+        let members = members.as_object().expect("an object").clone();
+        let document = Document::new(members).expect("valid");
+        Transaction {
+            container: Arc::clone(container),
+            partition: container
+                .partition_key
+                .value(vec![json!("t")])
+                .expect("valid"),
+            steps: vec![Step::new(Change::Create(document))],
+        }
+    }
+
+    fn ids(replica: &Replica, container: &Container) -> Vec<String> {
+        let state = replica.read();
+        let items = state
+            .tables
+            .get(&container.number)
+            .into_iter()
+            .flat_map(|table| &table.items);
+        items
+            .filter(|(_, item)| item.visible(Lifetimes::now(container)).is_some())
+            .map(|(key, _)| key.id.clone())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_on_disk_is_neither_acknowledged_nor_seen() {
+        let (disk, state, fails) = disk::tests::failing(1);
+        let replica = Replica::on_disk(0, state, disk);
+        let container = container();
+        replica
+            .transact(creation(&container, "a"))
+            .await
+            .expect("the disk is good");
+        fails.store(true, Ordering::SeqCst);
+        let refused = replica.transact(creation(&container, "b")).await;
+        assert!(
+            matches!(
+                &refused,
+                Err(Rejected {
+                    error: WriteError::Disk(_),
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        assert_eq!(
+            (ids(&replica, &container), replica.read().applied),
+            (vec!["a".into()], 1)
+        );
+        assert_eq!(replica.read().log.len(), 1, "and it goes nowhere");
+        fails.store(false, Ordering::SeqCst);
+        assert!(
+            replica.transact(creation(&container, "c")).await.is_err(),
+            "once is enough"
+        );
+        replica.close().await;
+    }
 }

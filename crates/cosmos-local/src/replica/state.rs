@@ -6,8 +6,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use super::staging::Delta;
 use crate::{
-    record::{ItemKey, Record, STAMP_COUNTER_BITS, merge, winner},
+    record::{ItemKey, Record, merge, winner},
     ttl::Lifetimes,
 };
 
@@ -26,6 +27,30 @@ pub(crate) struct Item {
 }
 
 impl Item {
+    /// An item of which nothing is known but that this record is about it.
+    pub(super) fn new(record: &Record) -> Self {
+        Self::from_disk(
+            Vec::new(),
+            0,
+            Arc::from([]),
+            (record.origin, record.number),
+            0,
+        )
+    }
+
+    /// Adds a record; when that changes what everybody sees, the item moves to a position in the feed.
+    pub(super) fn add(&mut self, record: Arc<Record>, position: u64, seen: &[u64]) {
+        let cause = (record.origin, record.number);
+        let before = self.winner().map(|record| record.etag.clone());
+        merge(&mut self.siblings, record);
+        if self.winner().map(|record| &record.etag) != before.as_ref() {
+            self.position = position;
+            self.seen = Arc::from(seen);
+            self.cause = cause;
+            self.applied_at = now_s();
+        }
+    }
+
     pub(crate) fn from_disk(
         siblings: Vec<Arc<Record>>,
         position: u64,
@@ -86,11 +111,17 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Adds an item that was stored earlier.
-    pub(crate) fn restore(&mut self, key: ItemKey, item: Item) {
-        if let Some(current) = item.current().cloned() {
+    /// Adds an item, or what has become of it.
+    pub(crate) fn put(&mut self, key: ItemKey, item: Item) {
+        if let Some(old) = self.items.get(&key)
+            && let Some(record) = old.current().cloned()
+        {
+            self.feed.remove(&old.position);
+            self.release(&key, &record);
+        }
+        if let Some(record) = item.current() {
             self.feed.insert(item.position, key.clone());
-            self.claim(&key, &current);
+            self.claim(&key, record);
         }
         self.items.insert(key, item);
     }
@@ -140,15 +171,6 @@ pub(crate) struct State {
     dropped: HashSet<u32>,
 }
 
-/// What a mutation has touched, for the disk.
-#[derive(Debug, Default)]
-pub(crate) struct Touched {
-    pub(crate) items: Vec<(u32, ItemKey)>,
-    pub(crate) logged: Vec<u64>,
-    pub(crate) trimmed: Vec<u64>,
-    pub(crate) dropped: Vec<u32>,
-}
-
 impl State {
     pub(crate) fn empty(regions: usize) -> Self {
         Self {
@@ -161,77 +183,35 @@ impl State {
         }
     }
 
-    pub(super) fn next_stamp(&mut self) -> u64 {
-        let now = (now_ms() << STAMP_COUNTER_BITS).max(self.stamp + 1);
-        self.stamp = now;
-        now
-    }
-
     pub(crate) fn item(&self, container: u32, key: &ItemKey) -> Option<&Item> {
         self.tables.get(&container)?.items.get(key)
     }
 
-    /// Applies a mutation, once: one that was applied before changes nothing.
-    pub(crate) fn apply(&mut self, record: Arc<Record>, touched: &mut Touched) {
-        let seen = self.seen[record.origin];
-        if record.number <= seen {
-            return;
-        }
-        assert_eq!(
-            record.number,
-            seen + 1,
-            "a link delivers the mutations of its origin in order"
-        );
-        self.seen[record.origin] = record.number;
-        self.applied += 1;
-        self.stamp = self.stamp.max(record.stamp);
-        if self.dropped.contains(&record.container) {
-            return;
-        }
-        let key = record.key.clone();
-        let container = record.container;
-        let table = self.tables.entry(container).or_default();
-        let cause = (record.origin, record.number);
-        let item = table.items.entry(key.clone()).or_insert_with(|| Item {
-            siblings: Vec::new(),
-            position: 0,
-            seen: Arc::from([]),
-            cause,
-            applied_at: 0,
-        });
-        let before = winner(&item.siblings).cloned();
-        merge(&mut item.siblings, record);
-        let after = winner(&item.siblings).cloned();
-        if after.as_ref().map(|record| &record.etag) != before.as_ref().map(|record| &record.etag) {
-            table.feed.remove(&item.position);
-            item.position = self.applied;
-            item.seen = Arc::from(self.seen.as_slice());
-            item.cause = cause;
-            item.applied_at = now_s();
-            if let Some(before) = &before {
-                table.release(&key, before);
-            }
-            if let Some(after) = after.filter(|record| record.body.is_some()) {
-                table.feed.insert(self.applied, key.clone());
-                table.claim(&key, &after);
-            }
-        }
-        touched.items.push((container, key));
+    pub(super) fn is_dropped(&self, container: u32) -> bool {
+        self.dropped.contains(&container)
     }
 
-    pub(super) fn trim(&mut self, up_to: u64, touched: &mut Touched) {
-        while let Some(entry) = self.log.first_entry()
-            && *entry.key() <= up_to
-        {
-            touched.trimmed.push(*entry.key());
-            entry.remove();
+    /// Makes changes visible, all at once.
+    pub(super) fn publish(&mut self, delta: Delta) {
+        self.seen = delta.seen;
+        self.applied = delta.applied;
+        self.stamp = delta.stamp;
+        for (container, items) in delta.items {
+            let table = self.tables.entry(container).or_default();
+            for (key, item) in items {
+                table.put(key, item);
+            }
         }
-    }
-
-    pub(super) fn forget(&mut self, container: u32, touched: &mut Touched) {
-        self.dropped.insert(container);
-        self.tables.remove(&container);
-        touched.dropped.push(container);
+        for number in delta.trimmed {
+            self.log.remove(&number);
+        }
+        for record in delta.logged {
+            self.log.insert(record.number, record);
+        }
+        for container in delta.dropped {
+            self.dropped.insert(container);
+            self.tables.remove(&container);
+        }
     }
 }
 

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{
-    MAX_REGIONS, WriteError,
-    state::{State, Touched},
-};
+use super::{MAX_REGIONS, WriteError, staging::Staged};
 use crate::{
     container::Container,
     document::{Document, unique_values, without_system_properties},
@@ -105,7 +102,7 @@ pub(crate) struct Rejected {
 
 /// A step decided, but not yet applied.
 enum Decision {
-    Write { record: Record, created: bool },
+    Write { record: Arc<Record>, created: bool },
     Read(Arc<Record>),
 }
 
@@ -119,13 +116,12 @@ struct Context<'a> {
     pending: Vec<Arc<Record>>,
 }
 
-impl State {
+impl Staged<'_> {
     /// Takes all steps, or none.
     pub(super) fn transact(
         &mut self,
         region: usize,
         transaction: Transaction,
-        touched: &mut Touched,
     ) -> Result<Vec<Outcome>, Rejected> {
         let Transaction {
             container,
@@ -146,7 +142,7 @@ impl State {
                 Ok(Decision::Read(record)) => decided.push(Ok(record)),
                 Ok(Decision::Write { record, created }) => {
                     decided.push(Err((context.pending.len(), created)));
-                    context.pending.push(Arc::new(record));
+                    context.pending.push(record);
                 }
                 Err(error) => {
                     return Err(Rejected {
@@ -167,9 +163,7 @@ impl State {
             })
             .collect();
         for record in &records {
-            self.log.insert(record.number, Arc::clone(record));
-            touched.logged.push(record.number);
-            self.apply(Arc::clone(record), touched);
+            self.accept(Arc::clone(record));
         }
         let outcome = |step| match step {
             Ok(record) => Outcome {
@@ -238,7 +232,7 @@ impl State {
             }
             Change::Dismiss { loser, .. } => {
                 return Ok(Decision::Write {
-                    record: self.dismissal(context, &key, loser)?,
+                    record: Arc::new(self.dismissal(context, &key, loser)?),
                     created: false,
                 });
             }
@@ -290,7 +284,7 @@ impl State {
             record.body = Some(body);
         }
         Ok(Decision::Write {
-            record,
+            record: Arc::new(record),
             created: visible.is_none(),
         })
     }
@@ -304,7 +298,7 @@ impl State {
     }
 
     fn next_number(&self, context: &Context<'_>) -> u64 {
-        self.seen[context.region] + 1 + context.pending.len() as u64
+        self.delta.seen[context.region] + 1 + context.pending.len() as u64
     }
 
     /// What a new record of an item replaces.
@@ -313,7 +307,7 @@ impl State {
             .item(transaction.container.number, key)
             .map(|item| item.siblings())
             .unwrap_or_default();
-        let mut context = context(&self.seen, siblings);
+        let mut context = context(&self.delta.seen, siblings);
         context[transaction.region] += transaction.pending.len() as u64;
         context
     }
@@ -321,13 +315,9 @@ impl State {
     fn check_unique(&self, context: &Context<'_>, record: &Record) -> Result<(), WriteError> {
         let partition = &context.partition.value;
         for value in &record.unique {
-            let stored = self
-                .tables
-                .get(&context.container.number)
-                .into_iter()
-                .flat_map(|table| table.holders(partition, value));
+            let known = self.possible_holders(context.container.number, partition, value);
             let pending = context.pending.iter().map(|pending| &pending.key.id);
-            for id in stored.chain(pending) {
+            for id in known.chain(pending) {
                 if *id == record.key.id {
                     continue;
                 }

@@ -713,3 +713,98 @@ async fn a_region_with_little_throughput_says_when_to_come_again() {
     assert_eq!(items.read(&k, "a").await.status, 200);
     account.shutdown().await;
 }
+
+/// A stream of operations as the .NET SDK sends it: type, partition key, id and body of each.
+fn hybrid(operations: &[(i32, &str, &str, &str)]) -> Vec<u8> {
+    let mut stream = vec![0x81, 0xf0, 0xd8, 0xff, 0x7f, 0x01, 10, 0, 0, 0];
+    for (kind, partition, id, body) in operations {
+        let mut row = vec![0x81, 0x70, 0x54, 0xe1, 0x7f];
+        let bit = |text: &str, bit: u8| u8::from(!text.is_empty()) << bit;
+        row.push(3 | bit(partition, 2) | bit(id, 4) | bit(body, 6));
+        row.extend(kind.to_le_bytes());
+        row.extend(2_i32.to_le_bytes());
+        for text in [partition, id, body] {
+            if !text.is_empty() {
+                row.push(u8::try_from(text.len()).unwrap());
+                row.extend(text.as_bytes());
+            }
+        }
+        stream.extend([0x81, 0xf1, 0xd8, 0xff, 0x7f]);
+        stream.extend(u32::try_from(row.len()).unwrap().to_le_bytes());
+        stream.extend(crc32fast::hash(&row).to_le_bytes());
+        stream.extend(row);
+    }
+    stream
+}
+
+/// Statuses and texts of the records of a stream of results.
+fn results(stream: &[u8]) -> Vec<(i32, String)> {
+    let mut rest = &stream[10..];
+    let mut results = Vec::new();
+    while !rest.is_empty() {
+        let length = u32::from_le_bytes(rest[5..9].try_into().unwrap()) as usize;
+        let row = &rest[13..13 + length];
+        assert_eq!(crc32fast::hash(row).to_le_bytes(), rest[9..13]);
+        let status = i32::from_le_bytes(row[6..10].try_into().unwrap());
+        results.push((status, String::from_utf8_lossy(&row[14..]).into_owned()));
+        rest = &rest[13 + length..];
+    }
+    results
+}
+
+#[tokio::test]
+async fn batches_of_the_dotnet_sdk_are_answered_in_kind() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    let operations = hybrid(&[
+        (0, "", "", r#"{"id":"a","k":"t","n":1}"#),
+        (
+            1,
+            "",
+            "a",
+            r#"{"operations":[{"op":"incr","path":"/n","value":1}]}"#,
+        ),
+        (2, "", "a", ""),
+        (20, "", "", r#"{"id":"b","k":"t"}"#),
+        (4, "", "b", ""),
+    ]);
+    let atomic = [
+        ("x-ms-cosmos-is-batch-request", "True"),
+        ("x-ms-cosmos-batch-atomic", "True"),
+        ("x-ms-documentdb-partitionkey", k.as_str()),
+    ];
+    let path = format!("{}/docs", items.path);
+    let done = items
+        .raw
+        .send_bytes("POST", &path, &atomic, operations)
+        .await;
+    assert_eq!(done.0, 200);
+    let done = results(&done.1);
+    let statuses: Vec<i32> = done.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [201, 200, 200, 201, 204]);
+    assert!(done[2].1.contains(r#""n":2"#), "{done:?}");
+
+    let failing = hybrid(&[(4, "", "a", ""), (4, "", "b", "")]);
+    let failed = items.raw.send_bytes("POST", &path, &atomic, failing).await;
+    let statuses: Vec<i32> = results(&failed.1)
+        .iter()
+        .map(|(status, _)| *status)
+        .collect();
+    assert_eq!((failed.0, statuses), (207, vec![424, 404]));
+    assert_eq!(items.read(&k, "a").await.status, 200);
+
+    let bulk = hybrid(&[
+        (0, r#"["u"]"#, "", r#"{"id":"a","k":"u"}"#),
+        (0, r#"["t"]"#, "", r#"{"id":"a","k":"t"}"#),
+    ]);
+    let headers = [
+        ("x-ms-cosmos-is-batch-request", "True"),
+        ("x-ms-cosmos-batch-atomic", "False"),
+        ("x-ms-cosmos-batch-continue-on-error", "True"),
+        ("x-ms-documentdb-partitionkeyrangeid", "0"),
+    ];
+    let done = items.raw.send_bytes("POST", &path, &headers, bulk).await;
+    let statuses: Vec<i32> = results(&done.1).iter().map(|(status, _)| *status).collect();
+    assert_eq!((done.0, statuses), (207, vec![201, 409]));
+    account.shutdown().await;
+}

@@ -308,9 +308,9 @@ async fn conflicts_can_be_left_to_the_users() {
         204
     );
     settled(&account).await;
-    for number in 0..3 {
+    for (number, items) in items.iter().enumerate() {
         assert_eq!(conflicts(number).await, losers[1..]);
-        assert_eq!(items[number].read(&k, "x").await.body, winner);
+        assert_eq!(items.read(&k, "x").await.body, winner);
     }
     assert_eq!(
         items[1].changes(Some(&etag), &[]).await.status,
@@ -327,5 +327,30 @@ async fn conflicts_can_be_left_to_the_users() {
     for number in 0..3 {
         assert_eq!(conflicts(number).await, Vec::<Value>::new());
     }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_write_region_stays_where_it_is_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        builder(2)
+            .write_mode(WriteMode::Single)
+            .data_dir(Some(folder.path().to_owned()))
+            .start()
+    };
+    let account = start().await.unwrap();
+    account
+        .fail_over(REGIONS[1], Failover::Graceful)
+        .await
+        .unwrap();
+    account.shutdown().await;
+    let account = start().await.unwrap();
+    let writable: Vec<bool> = account
+        .regions()
+        .iter()
+        .map(|region| region.writable)
+        .collect();
+    assert_eq!(writable, [false, true]);
     account.shutdown().await;
 }

@@ -10,41 +10,41 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
-pub const REGIONS: [&str; 3] = ["West US", "North Europe", "Southeast Asia"];
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const REGIONS: [&str; 3] = ["West US", "North Europe", "Southeast Asia"];
 
 /// Headers of a request.
-pub type Headers<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Headers<'a> = &'a [(&'a str, &'a str)];
 
-pub const UPSERT: (&str, &str) = ("x-ms-documentdb-is-upsert", "true");
-pub const FEED: (&str, &str) = ("a-im", "Incremental Feed");
+pub(crate) const UPSERT: (&str, &str) = ("x-ms-documentdb-is-upsert", "true");
+pub(crate) const FEED: (&str, &str) = ("a-im", "Incremental Feed");
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub substatus: u32,
-    pub headers: reqwest::header::HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) substatus: u32,
+    pub(crate) headers: reqwest::header::HeaderMap,
     /// Null when there is none.
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map(|value| value.to_str().unwrap())
             .unwrap_or_default()
     }
 
-    pub fn codes(&self) -> (u16, u32) {
+    pub(crate) fn codes(&self) -> (u16, u32) {
         (self.status, self.substatus)
     }
 
-    pub fn documents(&self) -> &[Value] {
+    pub(crate) fn documents(&self) -> &[Value] {
         self.body["Documents"].as_array().map_or(&[], Vec::as_slice)
     }
 
-    pub fn ids(&self) -> Vec<&str> {
+    pub(crate) fn ids(&self) -> Vec<&str> {
         let documents = self.documents().iter();
         documents
             .map(|document| document["id"].as_str().unwrap())
@@ -54,26 +54,68 @@ impl Answer {
 
 /// A client of one gateway.
 #[derive(Clone)]
-pub struct Raw {
+pub(crate) struct Raw {
     http: reqwest::Client,
     endpoint: String,
 }
 
 impl Raw {
-    pub fn new(endpoint: &str) -> Self {
+    pub(crate) fn new(endpoint: &str) -> Self {
         Self {
             http: reqwest::Client::new(),
             endpoint: endpoint.trim_end_matches('/').to_owned(),
         }
     }
 
-    pub async fn try_send(
+    pub(crate) async fn try_send(
         &self,
         method: &str,
         path: &str,
         headers: Headers<'_>,
         body: Option<&Value>,
     ) -> Result<Answer, reqwest::Error> {
+        let body = body.map(|body| body.to_string().into_bytes());
+        let response = self.request(method, path, headers, body).await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await?;
+        let substatus = headers
+            .get("x-ms-substatus")
+            .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+        Ok(Answer {
+            status,
+            substatus,
+            headers,
+            body: if text.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_str(&text).unwrap()
+            },
+        })
+    }
+
+    /// Status and body of a request whose body and answer are not JSON.
+    pub(crate) async fn send_bytes(
+        &self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: Vec<u8>,
+    ) -> (u16, Vec<u8>) {
+        let response = self
+            .request(method, path, headers, Some(body))
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        (status, response.bytes().await.unwrap().to_vec())
+    }
+
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: Option<Vec<u8>>,
+    ) -> Result<reqwest::Response, reqwest::Error> {
         let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let (kind, link) = match segments.as_slice() {
             [] => ("", String::new()),
@@ -111,27 +153,12 @@ impl Raw {
             request = request.header(*name, *value);
         }
         if let Some(body) = body {
-            request = request.body(body.to_string());
+            request = request.body(body);
         }
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await?;
-        let substatus = headers
-            .get("x-ms-substatus")
-            .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
-        Ok(Answer {
-            status,
-            substatus,
-            headers,
-            body: if text.is_empty() {
-                Value::Null
-            } else {
-                serde_json::from_str(&text).unwrap()
-            },
-        })
+        request.send().await
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -142,14 +169,14 @@ impl Raw {
     }
 
     /// Creates the database `db`, if it is not there, and a container in it.
-    pub async fn create(&self, container: Value) -> Answer {
+    pub(crate) async fn create(&self, container: Value) -> Answer {
         self.send("POST", "dbs", &[], Some(&json!({"id": "db"})))
             .await;
         self.send("POST", "dbs/db/colls", &[], Some(&container))
             .await
     }
 
-    pub fn container(&self, name: &str) -> Container {
+    pub(crate) fn container(&self, name: &str) -> Container {
         Container {
             raw: self.clone(),
             path: format!("dbs/db/colls/{name}"),
@@ -159,17 +186,17 @@ impl Raw {
 
 /// A container by way of one gateway.
 #[derive(Clone)]
-pub struct Container {
-    pub raw: Raw,
-    pub path: String,
+pub(crate) struct Container {
+    pub(crate) raw: Raw,
+    pub(crate) path: String,
 }
 
-pub fn key(value: impl Into<Value>) -> String {
+pub(crate) fn key(value: impl Into<Value>) -> String {
     json!([value.into()]).to_string()
 }
 
 impl Container {
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         rest: &str,
@@ -185,31 +212,31 @@ impl Container {
         self.raw.send(method, &path, &all, body).await
     }
 
-    pub async fn upsert(&self, partition: &str, item: &Value) -> Answer {
+    pub(crate) async fn upsert(&self, partition: &str, item: &Value) -> Answer {
         self.send("POST", "docs", partition, &[UPSERT], Some(item))
             .await
     }
 
-    pub async fn create(&self, partition: &str, item: &Value) -> Answer {
+    pub(crate) async fn create(&self, partition: &str, item: &Value) -> Answer {
         self.send("POST", "docs", partition, &[], Some(item)).await
     }
 
-    pub async fn read(&self, partition: &str, id: &str) -> Answer {
+    pub(crate) async fn read(&self, partition: &str, id: &str) -> Answer {
         self.send("GET", &format!("docs/{id}"), partition, &[], None)
             .await
     }
 
-    pub async fn delete(&self, partition: &str, id: &str) -> Answer {
+    pub(crate) async fn delete(&self, partition: &str, id: &str) -> Answer {
         self.send("DELETE", &format!("docs/{id}"), partition, &[], None)
             .await
     }
 
-    pub async fn patch(&self, partition: &str, id: &str, patch: Value) -> Answer {
+    pub(crate) async fn patch(&self, partition: &str, id: &str, patch: Value) -> Answer {
         self.send("PATCH", &format!("docs/{id}"), partition, &[], Some(&patch))
             .await
     }
 
-    pub async fn query(&self, sql: &str, headers: Headers<'_>) -> Answer {
+    pub(crate) async fn query(&self, sql: &str, headers: Headers<'_>) -> Answer {
         let headers = [headers, &[("x-ms-documentdb-isquery", "true")]].concat();
         let headers = [
             &headers[..],
@@ -221,7 +248,7 @@ impl Container {
     }
 
     /// One page of the change feed after an etag.
-    pub async fn changes(&self, after: Option<&str>, headers: Headers<'_>) -> Answer {
+    pub(crate) async fn changes(&self, after: Option<&str>, headers: Headers<'_>) -> Answer {
         let mut headers = [headers, &[FEED]].concat();
         if let Some(after) = after {
             headers.push(("if-none-match", after));
@@ -229,7 +256,7 @@ impl Container {
         self.send("GET", "docs", "", &headers, None).await
     }
 
-    pub async fn batch(&self, partition: &str, operations: Value) -> Answer {
+    pub(crate) async fn batch(&self, partition: &str, operations: Value) -> Answer {
         let headers = [
             ("x-ms-cosmos-is-batch-request", "True"),
             ("x-ms-cosmos-batch-atomic", "True"),
@@ -239,11 +266,11 @@ impl Container {
     }
 }
 
-pub async fn start(regions: usize) -> Account {
+pub(crate) async fn start(regions: usize) -> Account {
     builder(regions).start().await.unwrap()
 }
 
-pub fn builder(regions: usize) -> CosmosLocal {
+pub(crate) fn builder(regions: usize) -> CosmosLocal {
     REGIONS[..regions]
         .iter()
         .fold(CosmosLocal::builder(), |builder, name| {
@@ -252,7 +279,7 @@ pub fn builder(regions: usize) -> CosmosLocal {
 }
 
 /// A client for each region's gateway.
-pub fn gateways(account: &Account) -> Vec<Raw> {
+pub(crate) fn gateways(account: &Account) -> Vec<Raw> {
     let regions = account.regions();
     regions
         .iter()
@@ -260,7 +287,7 @@ pub fn gateways(account: &Account) -> Vec<Raw> {
         .collect()
 }
 
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < deadline, "did not come true: {what}");
@@ -268,14 +295,14 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-pub async fn settled(account: &Account) {
+pub(crate) async fn settled(account: &Account) {
     eventually("nothing is pending", async || {
         account.links().iter().all(|link| link.pending == 0)
     })
     .await;
 }
 
-pub fn set_links(account: &Account, state: LinkState) {
+pub(crate) fn set_links(account: &Account, state: LinkState) {
     for link in account.links() {
         account.set_link(&link.from, &link.to, state, None).unwrap();
     }

@@ -1,0 +1,121 @@
+//! Changes on top of what a region shows, worked out before anybody can see them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::state::{Item, State, now_ms};
+use crate::record::{ItemKey, Record, STAMP_COUNTER_BITS};
+
+/// What is to change in a [`State`], all at once.
+#[derive(Debug)]
+pub(crate) struct Delta {
+    pub(crate) seen: Vec<u64>,
+    pub(crate) applied: u64,
+    pub(crate) stamp: u64,
+    /// The items that were touched, as they become.
+    pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Item>>,
+    /// Own mutations, in order.
+    pub(crate) logged: Vec<Arc<Record>>,
+    /// Numbers of own mutations that nobody needs any more.
+    pub(crate) trimmed: Vec<u64>,
+    /// Containers that were deleted.
+    pub(crate) dropped: Vec<u32>,
+}
+
+/// A state with changes that are not published yet.
+pub(super) struct Staged<'a> {
+    pub(super) base: &'a State,
+    pub(super) delta: Delta,
+}
+
+impl<'a> Staged<'a> {
+    pub(super) fn new(base: &'a State) -> Self {
+        Self {
+            base,
+            delta: Delta {
+                seen: base.seen.clone(),
+                applied: base.applied,
+                stamp: base.stamp,
+                items: BTreeMap::new(),
+                logged: Vec::new(),
+                trimmed: Vec::new(),
+                dropped: Vec::new(),
+            },
+        }
+    }
+
+    pub(super) fn item(&self, container: u32, key: &ItemKey) -> Option<&Item> {
+        self.delta
+            .items
+            .get(&container)
+            .and_then(|items| items.get(key))
+            .or_else(|| self.base.item(container, key))
+    }
+
+    pub(super) fn next_stamp(&mut self) -> u64 {
+        let now = (now_ms() << STAMP_COUNTER_BITS).max(self.delta.stamp + 1);
+        self.delta.stamp = now;
+        now
+    }
+
+    /// Ids of items that may have this unique value: those that have it, and those that are about to change.
+    pub(super) fn possible_holders(
+        &self,
+        container: u32,
+        partition: &str,
+        value: &str,
+    ) -> impl Iterator<Item = &String> {
+        let table = self.base.tables.get(&container);
+        let shown = table
+            .into_iter()
+            .flat_map(move |table| table.holders(partition, value));
+        let staged = self.delta.items.get(&container).into_iter().flatten();
+        shown.chain(staged.map(|(key, _)| &key.id))
+    }
+
+    /// Adds an own mutation.
+    pub(super) fn accept(&mut self, record: Arc<Record>) {
+        self.delta.logged.push(Arc::clone(&record));
+        self.apply(record);
+    }
+
+    /// Applies a mutation, once: one that was applied before changes nothing.
+    pub(super) fn apply(&mut self, record: Arc<Record>) {
+        let seen = self.delta.seen[record.origin];
+        if record.number <= seen {
+            return;
+        }
+        assert_eq!(
+            record.number,
+            seen + 1,
+            "a link delivers the mutations of its origin in order"
+        );
+        let container = record.container;
+        self.delta.seen[record.origin] = record.number;
+        self.delta.applied += 1;
+        self.delta.stamp = self.delta.stamp.max(record.stamp);
+        if self.base.is_dropped(container) || self.delta.dropped.contains(&container) {
+            return;
+        }
+        let key = record.key.clone();
+        let mut item = self
+            .item(container, &key)
+            .cloned()
+            .unwrap_or_else(|| Item::new(&record));
+        item.add(record, self.delta.applied, &self.delta.seen);
+        self.delta
+            .items
+            .entry(container)
+            .or_default()
+            .insert(key, item);
+    }
+
+    pub(super) fn trim(&mut self, up_to: u64) {
+        let old = self.base.log.range(..=up_to);
+        self.delta.trimmed.extend(old.map(|(number, _)| *number));
+    }
+
+    pub(super) fn forget(&mut self, container: u32) {
+        self.delta.items.remove(&container);
+        self.delta.dropped.push(container);
+    }
+}

@@ -1,0 +1,533 @@
+//! Random schedules against a naive model.
+//!
+//! Three regions write, patch and delete the same few items, alone and in batches; links carry when the schedule says so;
+//! gateways go offline; partitions split; the account restarts from its folder; readers follow the change feed, and move
+//! to other regions. The model knows of each mutation only which others its region had heard of. It says what every
+//! region has to show at any time:
+//!
+//! - regions show what the model shows, and all the same once links are open,
+//! - a reader of the feed gets every version that is still there when it has read to the end,
+//! - nothing that was acknowledged is lost.
+//!
+//! `COSMOS_MODEL_SCHEDULES` is how many schedules to run, `COSMOS_MODEL_SEED` the first seed. A failure names its seed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use cosmos_local::{Account, Availability, LinkQuality, LinkState};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+
+use support::{Container, REGIONS, Raw, builder, gateways, key, settled};
+
+/// Schedules of a usual run, and how many of them, in a hundred, restart from a folder.
+const SCHEDULES: u64 = 2000;
+const RESTARTING_PERCENT: u64 = 2;
+
+/// Schedules, in a hundred, whose links are open all the time, but bad.
+const LIVE_PERCENT: u64 = 20;
+
+/// Schedules at the same time.
+const WORKERS: usize = 8;
+
+const STEPS: usize = 24;
+const ITEMS: usize = 5;
+const COUNT: usize = REGIONS.len();
+
+/// One accepted mutation of one item.
+struct Op {
+    region: usize,
+    item: usize,
+    /// What decides against others that have not heard of it; `None` is a delete.
+    rank: Option<i64>,
+    /// Mutations of the item that it replaces.
+    past: BTreeSet<usize>,
+}
+
+/// What regions have accepted and heard of; the version of an item is the number of its mutation.
+#[derive(Default)]
+struct Model {
+    ops: Vec<Op>,
+    known: [BTreeSet<usize>; COUNT],
+}
+
+impl Model {
+    fn of_item(&self, region: usize, item: usize) -> impl Iterator<Item = usize> {
+        let known = self.known[region].iter().copied();
+        known.filter(move |op| self.ops[*op].item == item)
+    }
+
+    fn visible(&self, region: usize, item: usize) -> Option<usize> {
+        let replaced: BTreeSet<usize> = self
+            .of_item(region, item)
+            .flat_map(|op| self.ops[op].past.iter().copied())
+            .collect();
+        let standing = self
+            .of_item(region, item)
+            .filter(|op| !replaced.contains(op));
+        standing
+            .max_by_key(|op| (self.ops[*op].rank.is_none(), self.ops[*op].rank))
+            .filter(|op| self.ops[*op].rank.is_some())
+    }
+
+    fn accept(&mut self, region: usize, item: usize, rank: Option<i64>) -> usize {
+        let mut past = BTreeSet::new();
+        for op in self.of_item(region, item) {
+            past.insert(op);
+            past.extend(&self.ops[op].past);
+        }
+        self.ops.push(Op {
+            region,
+            item,
+            rank,
+            past,
+        });
+        self.known[region].insert(self.ops.len() - 1);
+        self.ops.len() - 1
+    }
+
+    fn deliver(&mut self, from: usize, to: usize) {
+        let accepted = self.ops.iter().enumerate();
+        let accepted: Vec<usize> = accepted
+            .filter(|(_, op)| op.region == from)
+            .map(|(number, _)| number)
+            .collect();
+        self.known[to].extend(accepted);
+    }
+
+    fn deliver_all(&mut self) {
+        for from in 0..COUNT {
+            for to in 0..COUNT {
+                self.deliver(from, to);
+            }
+        }
+    }
+
+    fn state(&self, region: usize) -> BTreeMap<usize, usize> {
+        (0..ITEMS)
+            .filter_map(|item| Some((item, self.visible(region, item)?)))
+            .collect()
+    }
+}
+
+/// A reader of the change feed.
+#[derive(Default)]
+struct Reader {
+    region: usize,
+    etag: Option<String>,
+    /// Whether it has ever changed its region: then it need not see what its new region shows only for now.
+    has_moved: bool,
+    last: BTreeMap<usize, usize>,
+}
+
+/// Items 0 to 2 are in one partition, the others in another.
+fn partition(item: usize) -> &'static str {
+    if item < 3 { "p" } else { "q" }
+}
+
+fn document(item: usize, version: usize, rank: i64) -> Value {
+    json!({"id": item.to_string(), "k": partition(item), "v": version, "rank": rank})
+}
+
+/// Item and version of a row.
+fn parse(row: &Value) -> (usize, usize) {
+    let item = row["id"].as_str().unwrap().parse().unwrap();
+    (item, usize::try_from(row["v"].as_u64().unwrap()).unwrap())
+}
+
+struct World {
+    account: Account,
+    raw: Vec<Raw>,
+    name: String,
+}
+
+impl World {
+    fn new(account: Account, name: String) -> Self {
+        let raw = gateways(&account);
+        Self { account, raw, name }
+    }
+
+    fn items(&self, region: usize) -> Container {
+        self.raw[region].container(&self.name)
+    }
+
+    async fn start(data: Option<&Path>) -> Account {
+        builder(COUNT)
+            .data_dir(data.map(Path::to_owned))
+            .start()
+            .await
+            .unwrap()
+    }
+
+    fn cut_all(&self) {
+        support::set_links(&self.account, LinkState::Cut);
+    }
+
+    /// Opens one link until everything has arrived.
+    async fn carry(&self, from: usize, to: usize) {
+        let set = |state| {
+            self.account
+                .set_link(REGIONS[from], REGIONS[to], state, None)
+                .unwrap();
+        };
+        set(LinkState::Open);
+        let deadline = Instant::now() + support::DEADLINE;
+        let is_pending = || {
+            let links = self.account.links();
+            let mut links = links.iter();
+            links.any(|link| {
+                link.from == REGIONS[from] && link.to == REGIONS[to] && link.pending > 0
+            })
+        };
+        while is_pending() {
+            assert!(Instant::now() < deadline, "an open link carries everything");
+            tokio::task::yield_now().await;
+        }
+        set(LinkState::Cut);
+    }
+
+    async fn shown(&self, region: usize) -> BTreeMap<usize, usize> {
+        let list = self.items(region).send("GET", "docs", "", &[], None).await;
+        assert_eq!(list.status, 200, "{list:?}");
+        list.documents().iter().map(parse).collect()
+    }
+
+    async fn poll(&self, reader: &mut Reader, page: usize) {
+        let items = self.items(reader.region);
+        let size = page.to_string();
+        loop {
+            let headers = [("x-ms-max-item-count", size.as_str())];
+            let answer = items.changes(reader.etag.as_deref(), &headers).await;
+            reader.last.extend(answer.documents().iter().map(parse));
+            reader.etag = Some(answer.header("etag").to_owned());
+            match answer.status {
+                200 => {}
+                304 => return,
+                _ => panic!("{answer:?}"),
+            }
+        }
+    }
+}
+
+/// One schedule; the error says what went wrong.
+async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), String> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let is_live = data.is_none() && seed % 100 < LIVE_PERCENT;
+    let definition = json!({
+        "id": world.name, "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2},
+        "conflictResolutionPolicy": {"mode": "LastWriterWins", "conflictResolutionPath": "/rank"},
+    });
+    let created = world.raw[0].create(definition).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let mut model = Model::default();
+    let mut online = [true; COUNT];
+    let mut readers: [Reader; COUNT] = std::array::from_fn(|region| Reader {
+        region,
+        ..Reader::default()
+    });
+    if is_live {
+        for link in world.account.links() {
+            let quality = LinkQuality {
+                lag: Duration::from_micros(rng.random_range(0..3000)),
+                jitter: Duration::from_micros(rng.random_range(0..3000)),
+                loss: rng.random_range(0.0..0.5),
+            };
+            world
+                .account
+                .set_link(&link.from, &link.to, LinkState::Open, None)
+                .unwrap();
+            world
+                .account
+                .set_link_quality(&link.from, &link.to, quality)
+                .unwrap();
+        }
+    } else {
+        world.cut_all();
+    }
+
+    for _ in 0..STEPS {
+        let region = rng.random_range(0..COUNT);
+        let item = rng.random_range(0..ITEMS);
+        let k = key(partition(item));
+        let rank = rng.random_range(-1000..1000) * 1000 + model.ops.len() as i64;
+        match rng.random_range(0..100) {
+            0..30 if online[region] => {
+                let version = model.ops.len();
+                let answer = world
+                    .items(region)
+                    .upsert(&k, &document(item, version, rank))
+                    .await;
+                if !is_live {
+                    let expected = if model.visible(region, item).is_some() {
+                        200
+                    } else {
+                        201
+                    };
+                    check(answer.status == expected, || format!("upsert: {answer:?}"))?;
+                }
+                check(answer.status < 300, || format!("upsert: {answer:?}"))?;
+                model.accept(region, item, Some(rank));
+            }
+            30..42 if online[region] => {
+                let answer = world.items(region).delete(&k, &item.to_string()).await;
+                let exists = model.visible(region, item).is_some();
+                if !is_live {
+                    let expected = if exists { 204 } else { 404 };
+                    check(answer.status == expected, || format!("delete: {answer:?}"))?;
+                }
+                if answer.status == 204 {
+                    model.accept(region, item, None);
+                }
+            }
+            42..48 if online[region] => {
+                let operations = json!([
+                    {"op": "set", "path": "/v", "value": model.ops.len()},
+                    {"op": "set", "path": "/rank", "value": rank},
+                ]);
+                let answer = world
+                    .items(region)
+                    .patch(&k, &item.to_string(), operations)
+                    .await;
+                if !is_live {
+                    let expected = if model.visible(region, item).is_some() {
+                        200
+                    } else {
+                        404
+                    };
+                    check(answer.status == expected, || format!("patch: {answer:?}"))?;
+                }
+                if answer.status == 200 {
+                    model.accept(region, item, Some(rank));
+                }
+            }
+            48..56 if online[region] => {
+                let fails = rng.random_range(0..3) == 0;
+                let mut operations: Vec<Value> = (0..3)
+                    .map(|item| {
+                        let version = model.ops.len() + item;
+                        let body = document(item, version, rank + item as i64);
+                        json!({"operationType": "Upsert", "resourceBody": body})
+                    })
+                    .collect();
+                if fails {
+                    operations.push(json!({"operationType": "Delete", "id": "never"}));
+                }
+                let answer = world
+                    .items(region)
+                    .batch(&key("p"), json!(operations))
+                    .await;
+                let expected = if fails { 207 } else { 200 };
+                check(answer.status == expected, || format!("batch: {answer:?}"))?;
+                if !fails {
+                    for item in 0..3 {
+                        model.accept(region, item, Some(rank + item as i64));
+                    }
+                }
+            }
+            56..76 => {
+                let to = (region + rng.random_range(1..COUNT)) % COUNT;
+                if is_live {
+                    let state = [LinkState::Open, LinkState::Cut][rng.random_range(0..2)];
+                    world
+                        .account
+                        .set_link(REGIONS[region], REGIONS[to], state, None)
+                        .unwrap();
+                } else {
+                    world.carry(region, to).await;
+                    model.deliver(region, to);
+                }
+            }
+            76..86 => {
+                let reader = &mut readers[region];
+                if online[reader.region] {
+                    world.poll(reader, rng.random_range(1..4)).await;
+                    if !is_live && !reader.has_moved {
+                        for (item, version) in model.state(reader.region) {
+                            check(reader.last.get(&item) == Some(&version), || {
+                                format!(
+                                    "the reader in {region} was not given version {version} of {item}: {:?}",
+                                    reader.last
+                                )
+                            })?;
+                        }
+                    }
+                }
+            }
+            86..89 => {
+                readers[region].region = rng.random_range(0..COUNT);
+                readers[region].has_moved = true;
+            }
+            89..93 => {
+                online[region] = !online[region];
+                let availability = match (online[region], rng.random_range(0..2)) {
+                    (true, _) => Availability::Online,
+                    (false, 0) => Availability::Refusing,
+                    (false, _) => Availability::Failing,
+                };
+                world
+                    .account
+                    .set_availability(REGIONS[region], availability)
+                    .await
+                    .unwrap();
+            }
+            93..96 => {
+                let ranges = world.account.partitions("db", &world.name).unwrap();
+                let range = &ranges[rng.random_range(0..ranges.len())];
+                world
+                    .account
+                    .split_partition("db", &world.name, range)
+                    .unwrap();
+            }
+            96..100 if data.is_some() => {
+                world.account.shutdown().await;
+                let account = World::start(data).await;
+                *world = World::new(account, world.name.clone());
+                online = [true; COUNT];
+                // Links are open after a start.
+                settled(&world.account).await;
+                world.cut_all();
+                model.deliver_all();
+            }
+            _ if !is_live && online[region] => {
+                let shown = world.shown(region).await;
+                check(shown == model.state(region), || {
+                    format!(
+                        "{region} shows {shown:?}, and not {:?}",
+                        model.state(region)
+                    )
+                })?;
+            }
+            _ => {}
+        }
+    }
+
+    for (region, name) in REGIONS.iter().enumerate() {
+        if !online[region] {
+            world
+                .account
+                .set_availability(name, Availability::Online)
+                .await
+                .unwrap();
+        }
+    }
+    support::set_links(&world.account, LinkState::Open);
+    settled(&world.account).await;
+    model.deliver_all();
+    let shown = world.shown(0).await;
+    for region in 1..COUNT {
+        let other = world.shown(region).await;
+        check(other == shown, || {
+            format!("0 shows {shown:?}, and {region} shows {other:?}")
+        })?;
+    }
+    if is_live {
+        check_live(&model, &shown)?;
+    } else {
+        check(shown == model.state(0), || {
+            format!("all show {shown:?}, and not {:?}", model.state(0))
+        })?;
+    }
+    for reader in &mut readers {
+        world.poll(reader, 2).await;
+        for (item, version) in &shown {
+            check(reader.last.get(item) == Some(version), || {
+                format!(
+                    "a reader was not given version {version} of {item}: {:?}",
+                    reader.last
+                )
+            })?;
+        }
+    }
+    let path = format!("dbs/db/colls/{}", world.name);
+    let deleted = world.raw[0].send("DELETE", &path, &[], None).await;
+    check(deleted.status == 204, || format!("{deleted:?}"))
+}
+
+fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// Nobody knows what had arrived where. But what a region wrote last of an item can only be gone if another region has
+/// written it too; and what it wrote before is gone.
+fn check_live(model: &Model, shown: &BTreeMap<usize, usize>) -> Result<(), String> {
+    for item in 0..ITEMS {
+        let mut last: BTreeMap<usize, usize> = BTreeMap::new();
+        for (number, op) in model.ops.iter().enumerate() {
+            if op.item == item {
+                last.insert(op.region, number);
+            }
+        }
+        let has_deletes = last.values().any(|op| model.ops[*op].rank.is_none());
+        match shown.get(&item) {
+            Some(version) => check(last.values().any(|op| op == version), || {
+                format!("version {version} of {item} was replaced, and is shown")
+            })?,
+            None => check(last.is_empty() || has_deletes, || {
+                format!("{item} is gone, and nobody has deleted it")
+            })?,
+        }
+    }
+    Ok(())
+}
+
+fn number(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number"))
+    })
+}
+
+async fn run_or_name_the_seed(world: &mut World, seed: u64, data: Option<&Path>) {
+    if let Err(what) = run(world, seed, data).await {
+        panic!("COSMOS_MODEL_SEED={seed} COSMOS_MODEL_SCHEDULES=1: {what}");
+    }
+}
+
+/// Takes seeds until there are no more, on a runtime of its own.
+#[tokio::main(flavor = "current_thread")]
+async fn work(next: &AtomicU64, end: u64) {
+    let account = World::start(None).await;
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return account.shutdown().await;
+        }
+        let name = format!("schedule-{seed}");
+        if seed % 100 >= 100 - RESTARTING_PERCENT {
+            let folder = tempfile::tempdir().unwrap();
+            let data = Some(folder.path());
+            let mut world = World::new(World::start(data).await, name);
+            run_or_name_the_seed(&mut world, seed, data).await;
+            world.account.shutdown().await;
+        } else {
+            let mut world = World::new(account.clone(), name);
+            run_or_name_the_seed(&mut world, seed, None).await;
+            for link in world.account.links() {
+                let good = LinkQuality::default();
+                world
+                    .account
+                    .set_link_quality(&link.from, &link.to, good)
+                    .unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_regions_converge_and_nothing_is_lost() {
+    let first = number("COSMOS_MODEL_SEED", 0);
+    let end = first + number("COSMOS_MODEL_SCHEDULES", SCHEDULES);
+    let next = AtomicU64::new(first);
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| work(&next, end));
+        }
+    });
+}

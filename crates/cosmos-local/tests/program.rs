@@ -1,0 +1,243 @@
+//! The program `cosmos-local`, as a process: how it starts, how it stops, and what is left when it is killed.
+#![cfg(all(unix, feature = "program"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use serde_json::{Value, json};
+use support::{Container, Raw, eventually, key};
+
+struct Program {
+    child: Child,
+    ready: Value,
+}
+
+impl Program {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cosmos-local"))
+            .args(["--ports", "auto", "--json"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let ready = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("not the line that says it is ready: {line:?}"));
+        Self { child, ready }
+    }
+
+    fn durable(data: &Path) -> Self {
+        let data = data.to_str().unwrap();
+        Self::start(&["--regions", "West US,North Europe", "--data", data])
+    }
+
+    fn gateways(&self) -> Vec<Raw> {
+        let regions = self.ready["regions"].as_array().unwrap().iter();
+        regions
+            .map(|region| Raw::new(region["endpoint"].as_str().unwrap()))
+            .collect()
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already, as it should.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn it_says_when_it_is_ready_and_stops_when_it_is_told() {
+    for signal in ["TERM", "INT"] {
+        let mut program = Program::start(&[
+            "--write-mode",
+            "single",
+            "--regions",
+            "West US, North Europe",
+        ]);
+        assert_eq!(program.ready["event"], "ready");
+        let names: Vec<(&Value, &Value)> = program.ready["regions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|region| (&region["name"], &region["writable"]))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                (&json!("West US"), &json!(true)),
+                (&json!("North Europe"), &json!(false))
+            ]
+        );
+        let endpoint = program.ready["endpoint"].as_str().unwrap();
+        assert!(endpoint.starts_with("http://127.0.0.1:"));
+        let text = program.ready["connectionString"].as_str().unwrap();
+        assert!(text.contains(endpoint));
+        assert_eq!(
+            Raw::new(endpoint).send("GET", "", &[], None).await.status,
+            200
+        );
+        let told = Command::new("kill")
+            .args([format!("-{signal}"), program.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(told.success());
+        assert!(program.child.wait().unwrap().success(), "{signal}");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_is_said_in_a_sentence() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (arguments, expected) in [
+        (["--ports", port.as_str()], "choose another port"),
+        (["--regions", "West US,west us"], "a name of its own"),
+        (["--ports", "many"], "neither a port number nor"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_cosmos-local"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && text.contains(expected),
+            "{text}"
+        );
+    }
+    let help = Command::new(env!("CARGO_BIN_EXE_cosmos-local"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    for option in [
+        "--regions",
+        "--write-mode",
+        "--data",
+        "--ports",
+        "--lag",
+        "--json",
+        "Examples",
+    ] {
+        assert!(help.contains(option), "{help}");
+    }
+}
+
+/// Rounds of killing, and writers in each.
+const ROUNDS: usize = 3;
+const WRITERS: usize = 8;
+
+/// Acknowledged writes of a round before the process is killed.
+const WRITES: u64 = 200;
+
+async fn drain(items: &Container, after: &mut Option<String>, seen: &mut Vec<String>) {
+    loop {
+        let page = items.changes(after.as_deref(), &[]).await;
+        assert!(matches!(page.status, 200 | 304), "{page:?}");
+        *after = Some(page.header("etag").to_owned());
+        if page.status == 304 {
+            return;
+        }
+        seen.extend(page.ids().into_iter().map(str::to_owned));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_loses_nothing_that_it_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::durable(folder.path());
+    let definition =
+        json!({"id": "c", "partitionKey": {"paths": ["/id"], "kind": "Hash", "version": 2}});
+    assert_eq!(program.gateways()[0].create(definition).await.status, 201);
+    let mut acknowledged: Vec<String> = Vec::new();
+    let (mut token, mut seen) = (None, Vec::new());
+    for round in 0..ROUNDS {
+        let count = Arc::new(AtomicU64::new(0));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let gateways = program.gateways();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (count, is_over) = (Arc::clone(&count), Arc::clone(&is_over));
+                let raw = gateways[writer % gateways.len()].clone();
+                tokio::spawn(async move {
+                    let mut done = Vec::new();
+                    for n in 0.. {
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let id = format!("{round}-{writer}-{n}");
+                        let (item, partition) = (json!({"id": id, "n": n}), key(id.clone()));
+                        let path = "dbs/db/colls/c/docs";
+                        let headers = [("x-ms-documentdb-partitionkey", partition.as_str())];
+                        match raw.try_send("POST", path, &headers, Some(&item)).await {
+                            Ok(answer) => assert_eq!(answer.status, 201, "{answer:?}"),
+                            Err(_) => break,
+                        }
+                        done.push(id);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    done
+                })
+            })
+            .collect();
+        eventually("there are enough writes", async || {
+            count.load(Ordering::Relaxed) > WRITES / 2
+        })
+        .await;
+        drain(&gateways[1].container("c"), &mut token, &mut seen).await;
+        eventually("there are enough writes", async || {
+            count.load(Ordering::Relaxed) > WRITES
+        })
+        .await;
+        program.kill();
+        is_over.store(true, Ordering::Relaxed);
+        for writer in writers {
+            acknowledged.extend(writer.await.unwrap());
+        }
+
+        program = Program::durable(folder.path());
+        let gateways = program.gateways();
+        for gateway in &gateways {
+            let items = gateway.container("c");
+            let last = acknowledged.last().unwrap();
+            eventually("replication goes on", async || {
+                items.read(&key(last.clone()), last).await.status == 200
+            })
+            .await;
+            for id in &acknowledged {
+                eventually("an acknowledged write is there", async || {
+                    items.read(&key(id.clone()), id).await.status == 200
+                })
+                .await;
+            }
+        }
+        drain(&gateways[1].container("c"), &mut token, &mut seen).await;
+        for id in &acknowledged {
+            assert!(
+                seen.contains(id),
+                "the feed goes on from an old token, without {id}"
+            );
+        }
+    }
+    program.kill();
+}
