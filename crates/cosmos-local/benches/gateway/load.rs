@@ -37,6 +37,8 @@ pub(crate) enum Load {
 
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
+    /// All of them, while warming up too.
+    pub(crate) requests: u64,
     /// In microseconds.
     pub(crate) latency: Histogram<u64>,
 }
@@ -220,20 +222,21 @@ pub(crate) fn run(
     let measure = || -> Outcome<(u64, Histogram<u64>)> {
         let mut connection = Connection::open(account)?;
         let warm = Instant::now() + WARM_UP;
+        let mut warmed = 0;
         while Instant::now() < warm {
             load.once(&mut connection)?;
+            warmed += 1;
         }
         let mut latency = Histogram::new_with_max(60_000_000, 3)?;
         let end = Instant::now() + time;
-        let mut count = 0;
         let mut started = Instant::now();
         while started < end {
             load.once(&mut connection)?;
             let now = Instant::now();
             latency.saturating_record(micros(now - started));
-            (started, count) = (now, count + 1);
+            started = now;
         }
-        Ok((count, latency))
+        Ok((warmed, latency))
     };
     let results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..connections).map(|_| scope.spawn(measure)).collect();
@@ -248,11 +251,13 @@ pub(crate) fn run(
     });
     let mut measured = Measured {
         per_second: 0.0,
+        requests: 0,
         latency: Histogram::new_with_max(60_000_000, 3)?,
     };
     for result in results {
-        let (count, latency) = result??;
-        measured.per_second += count as f64 / time.as_secs_f64();
+        let (warmed, latency) = result??;
+        measured.per_second += latency.len() as f64 / time.as_secs_f64();
+        measured.requests += warmed + latency.len();
         measured.latency.add(latency)?;
     }
     Ok(measured)

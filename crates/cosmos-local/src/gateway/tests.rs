@@ -280,7 +280,7 @@ fn headers() -> impl Strategy<Value = Vec<(&'static str, String)>> {
         "x-ms-documentdb-pre-trigger-include",
         "x-ms-activity-id",
     ]);
-    prop::collection::vec((name, value()), 0..6)
+    prop::collection::vec((name, value()), 0..12)
 }
 
 fn path() -> impl Strategy<Value = String> {

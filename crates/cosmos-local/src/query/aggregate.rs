@@ -1,8 +1,10 @@
 //! Folding many values into one: COUNT, SUM, AVG, MIN, MAX and their kin.
 //!
 //! All of them ignore undefined. SUM and AVG are undefined once any defined value is not a number
-//! ("SUM", "AVG", Microsoft Learn, Query language), MIN and MAX once any is an array or object; all but COUNT
-//! are undefined without values.
+//! ("SUM", "AVG", Microsoft Learn, Query language), MIN and MAX once any is an array or object.
+//! Without values COUNT and SUM are zero and the others undefined. That SUM is zero follows from clients that merge:
+//! .NET's and JavaScript's have no sum once any partition has none (`SumAggregator` of `Azure/azure-cosmos-dotnet-v3`,
+//! `GroupByValueEndpointComponent` of `@azure/cosmos`), and a partition may be empty.
 
 use std::collections::HashSet;
 
@@ -90,13 +92,13 @@ impl Accumulator {
         }
         match self.kind {
             Aggregate::Count | Aggregate::CountIf => Some(Value::from(self.count)),
-            Aggregate::Sum if self.count > 0 => value::number(self.sum),
+            Aggregate::Sum => value::number(self.sum),
             Aggregate::Average if self.count > 0 => {
                 #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2⁵³")]
                 let count = self.count as f64;
                 value::number(self.sum / count)
             }
-            Aggregate::Sum | Aggregate::Average => None,
+            Aggregate::Average => None,
             Aggregate::Min | Aggregate::Max => self.best,
             Aggregate::MakeList | Aggregate::MakeSet => Some(Value::Array(self.list)),
         }

@@ -1,9 +1,5 @@
 //! Documents as a store hands them over: unread, so that only what a query looks at is taken apart.
 
-use std::fmt;
-
-use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::reads::Members;
@@ -39,58 +35,122 @@ impl Document for Value {
 
 /// Members of a JSON object; what is not wanted is passed over without being built.
 pub(crate) fn read_text(text: &str, members: &Members) -> serde_json::Result<Value> {
-    match members {
-        Members::All => serde_json::from_str(text),
-        Members::Named(_) => serde_json::Deserializer::from_str(text)
-            .deserialize_map(Pick(members))
-            .map(Value::Object),
+    let Members::Named(names) = members else {
+        return serde_json::from_str(text);
+    };
+    match pick(text, names) {
+        Some(picked) => Ok(Value::Object(picked?)),
+        // It is no object, or none that can be passed over; the parser says what is wrong with it.
+        None => serde_json::from_str::<Map<String, Value>>(text).map(|mut object| {
+            object.retain(|name, _| names.contains(name));
+            Value::Object(object)
+        }),
     }
 }
 
-struct Pick<'m>(&'m Members);
-
-impl<'de> Visitor<'de> for Pick<'_> {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a document")
+/// The wanted members of an object that is well-formed; `None` where it is seen not to be.
+fn pick(text: &str, names: &[String]) -> Option<serde_json::Result<Map<String, Value>>> {
+    let bytes = text.as_bytes();
+    let mut picked = Map::new();
+    let mut at = expect(bytes, 0, b'{')?;
+    if let Some(end) = expect(bytes, at, b'}') {
+        return (space(bytes, end) == bytes.len()).then_some(Ok(picked));
     }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut picked = Map::new();
-        while let Some(wanted) = map.next_key_seed(Name(self.0))? {
-            match wanted {
-                Some(name) => drop(picked.insert(name, map.next_value()?)),
-                None => drop(map.next_value::<IgnoredAny>()?),
+    loop {
+        let start = space(bytes, at);
+        let end = pass_string(bytes, start)?;
+        let name = text.get(start + 1..end - 1)?;
+        at = space(bytes, expect(bytes, end, b':')?);
+        let value = at..pass(bytes, at)?;
+        at = value.end;
+        let wanted = match name.contains('\\') {
+            false => names.iter().find(|wanted| *wanted == name),
+            true => {
+                let name: String = serde_json::from_str(text.get(start..end)?).ok()?;
+                names.iter().find(|wanted| **wanted == name)
+            }
+        };
+        if let Some(name) = wanted {
+            match serde_json::from_str(text.get(value)?) {
+                Ok(value) => drop(picked.insert(name.clone(), value)),
+                Err(error) => return Some(Err(error)),
+            }
+            if picked.len() == names.len() {
+                return Some(Ok(picked));
             }
         }
-        Ok(picked)
+        if let Some(next) = expect(bytes, at, b',') {
+            at = next;
+        } else {
+            let end = expect(bytes, at, b'}')?;
+            return (space(bytes, end) == bytes.len()).then_some(Ok(picked));
+        }
     }
 }
 
-/// Reads a name, and keeps it only if it is wanted.
-struct Name<'m>(&'m Members);
+/// Behind white space.
+fn space(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
 
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Option<String>;
+/// Behind white space and this byte, if that comes.
+fn expect(bytes: &[u8], at: usize, byte: u8) -> Option<usize> {
+    let at = space(bytes, at);
+    (bytes.get(at) == Some(&byte)).then_some(at + 1)
+}
 
-    fn deserialize<D: serde::Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
+/// Behind the string that starts here.
+fn pass_string(bytes: &[u8], at: usize) -> Option<usize> {
+    if bytes.get(at) != Some(&b'"') {
+        return None;
+    }
+    let mut at = at + 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
     }
 }
 
-impl Visitor<'_> for Name<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member's name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.contains(name).then(|| name.to_owned()))
+/// Behind the value that starts here.
+fn pass(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    loop {
+        match bytes.get(at)? {
+            b'"' => at = pass_string(bytes, at)?,
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+                continue;
+            }
+            b'}' | b']' => {
+                depth = depth.checked_sub(1)?;
+                at += 1;
+            }
+            b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' if depth > 0 => {
+                at += 1;
+                continue;
+            }
+            // A number or a word.
+            _ => {
+                let start = at;
+                let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+                while bytes.get(at).is_some_and(is_part) {
+                    at += 1;
+                }
+                if at == start {
+                    return None;
+                }
+            }
+        }
+        if depth == 0 {
+            return Some(at);
+        }
     }
 }
 
@@ -98,6 +158,7 @@ impl Visitor<'_> for Name<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -119,6 +180,42 @@ mod tests {
             assert_eq!(read_text(&text, &members).unwrap(), expected);
             assert_eq!(document.read(&members), expected);
         }
-        assert!(read_text("[1]", &named(&["a"])).is_err());
+        let spaced =
+            " { \"a\" :\n[ { } , -1.5e3 , true ] , \"b\" : { \"}\" : \"\\\"\" } , \"c\" : 1 } ";
+        for (members, expected) in [
+            (named(&["a"]), json!({"a": [{}, -1500.0, true]})),
+            (named(&["b", "x"]), json!({"b": {"}": "\""}})),
+            (named(&["c"]), json!({"c": 1})),
+        ] {
+            assert_eq!(read_text(spaced, &members).unwrap(), expected);
+        }
+        for wrong in [
+            "[1]",
+            "",
+            "{",
+            "{\"b\"}",
+            "{\"b\":}",
+            "{\"b\":1,}",
+            "{\"b\":[}",
+            "{\"b\":]}",
+            "{\"b\":1} 2",
+            "{b:1}",
+            "{\"b\":1 2}",
+            "{\"b\":\"\\",
+            "{\"a\":tru}",
+        ] {
+            assert!(read_text(wrong, &named(&["a", "x"])).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn picking_is_reading_and_leaving_out(text in "[\\[\\]{}:,\"\\\\ a1e.-]{0,12}", a in any::<bool>()) {
+            let document = format!("{{\"a\":{},\"b\":[{text}],\"c\":\"{text}\"}}", if a { "1" } else { "[{\"a\":2}]" });
+            let names = Members::Named(vec!["a".into(), "c".into(), "d".into()]);
+            if let Ok(whole) = serde_json::from_str::<Value>(&document) {
+                prop_assert_eq!(read_text(&document, &names).unwrap(), whole.read(&names));
+            }
+        }
     }
 }

@@ -9,8 +9,8 @@ use super::program::{Expr, Pattern, Program, Projection, Source, Values};
 pub(crate) enum Members {
     /// The whole document.
     All,
-    /// These only.
-    Named(BTreeSet<String>),
+    /// These only, each once: few, so that looking through them is quicker than anything else.
+    Named(Vec<String>),
 }
 
 impl Members {
@@ -18,7 +18,7 @@ impl Members {
     pub(crate) fn contains(&self, name: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Named(names) => names.contains(name),
+            Self::Named(names) => names.iter().any(|known| known == name),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Walk {
             return Members::All;
         }
         self.names.insert("_rid".to_owned());
-        Members::Named(self.names)
+        Members::Named(self.names.into_iter().collect())
     }
 
     /// The outermost program, over documents or the rows of its feed: what finds and sorts its rows, and what makes them.

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// How long a suite may take.
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// So many that clients have results to merge.
 const PARTITIONS: u32 = 3;

@@ -204,11 +204,10 @@ impl Part {
         };
         match aggregate.as_str() {
             "Count" | "CountIf" => value::number(items().map(|item| item.as_f64().unwrap()).sum()),
-            // A partition without values has no sum, and so has one with a value that is no
-            // number; the cases keep to the first.
-            "Sum" => match items().count() {
-                0 => None,
-                _ => value::number(items().map(|item| item.as_f64().unwrap()).sum()),
+            // A partition with a value that is no number has no sum, and then there is none.
+            "Sum" => match items().count() == self.partials.len() {
+                false => None,
+                true => value::number(items().map(|item| item.as_f64().unwrap()).sum()),
             },
             "Average" => {
                 let sum: f64 = self

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { before, suite, test } from "node:test";
-import { makeContainer, split } from "./support.mjs";
+import { connect, makeContainer, split, through } from "./support.mjs";
 
 const COUNT = 60;
 
@@ -143,6 +143,9 @@ suite("queries", () => {
 
   test("see every row after a split", async () => {
     await split(orders);
+    // Through a new client: one that knows the old partitions asks the one that is gone without end
+    // (`documentProducer.js` of `@azure/cosmos` 4.10.1 keeps the 410 to itself).
+    orders = through(connect(), orders);
     assert.deepEqual(ids(await run("SELECT * FROM c ORDER BY c.total DESC")), ids(descending));
     assert.deepEqual(await run("SELECT VALUE COUNT(1) FROM c"), [COUNT]);
   });
