@@ -28,6 +28,9 @@ pub enum ControlError {
     /// There is no such container, or what the account knows of itself cannot be changed in this way.
     #[error("{0}")]
     Metadata(String),
+    /// Not the status of a failure.
+    #[error("the status {0} is none of a failure, which are 400 to 599")]
+    NoFault(u16),
     /// A region cannot come back to its old port.
     #[error("region {region:?} cannot come back to port {port}: {source}")]
     Listen {
@@ -65,6 +68,17 @@ pub enum Availability {
     Failing,
     /// Connections are accepted, and no request is ever answered.
     Silent,
+}
+
+/// An answer that a region gives, now and then, instead of doing what it is asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fault {
+    /// HTTP status, such as 503, 410, 429 or 449.
+    pub status: u16,
+    /// Substatus; 0 is none.
+    pub substatus: u32,
+    /// How likely: 0 is never, and 1 or more, always.
+    pub likelihood: f64,
 }
 
 /// How the write region moves.
@@ -247,6 +261,21 @@ impl Account {
                 return;
             }
         }
+    }
+
+    /// Makes operations on items in a region fail, now and then, before anything is done; `None` ends it.
+    ///
+    /// # Errors
+    /// When there is no such region, or no such status.
+    pub fn set_fault(&self, region: &str, fault: Option<Fault>) -> Result<(), ControlError> {
+        let region = self.index(region)?;
+        if let Some(fault) = fault
+            && !(400..600).contains(&fault.status)
+        {
+            return Err(ControlError::NoFault(fault.status));
+        }
+        self.inner.gateway.set_fault(region, fault);
+        Ok(())
     }
 
     /// Limits the request units per second of a region, or lifts the limit.

@@ -6,11 +6,13 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Gateway, endpoint,
+    Gateway,
+    documents::is_query,
+    endpoint, query,
     reply::{ApiError, Reply},
     request::Request,
 };
-use crate::{WriteMode, container::Container, metadata::MetadataError};
+use crate::{WriteMode, container::Container, metadata::MetadataError, offer::Throughput};
 
 impl From<MetadataError> for ApiError {
     fn from(error: MetadataError) -> Self {
@@ -32,16 +34,13 @@ fn not_allowed(request: &Request) -> ApiError {
     )
 }
 
-/// Throughput is not limited here, so there are no offers; SDKs take an empty list for "not configured".
-pub(super) fn offers(request: &Request) -> Result<Reply, ApiError> {
-    match request.method {
-        Method::GET | Method::HEAD | Method::POST => Ok(Reply::json(
-            StatusCode::OK,
-            &json!({"_rid": "", "Offers": [], "_count": 0}),
-        )
-        .header("x-ms-item-count", "0")),
-        _ => Err(not_allowed(request)),
-    }
+/// The throughput that a create asks for.
+fn throughput(request: &Request) -> Result<Option<Throughput>, ApiError> {
+    Throughput::of_headers(
+        request.header("x-ms-offer-throughput"),
+        request.header("x-ms-cosmos-offer-autopilot-settings"),
+    )
+    .map_err(ApiError::bad_request)
 }
 
 fn list(rid: &str, name: &str, items: Vec<Value>) -> Reply {
@@ -108,11 +107,19 @@ impl Gateway {
                     .map(|database| database.view())
                     .collect(),
             )),
-            Method::POST if request.flag("x-ms-documentdb-isquery") => {
-                Err(ApiError::unsupported("a query over databases"))
+            Method::POST if is_query(request) => {
+                let databases = self.metadata.databases();
+                let views = databases.iter().map(|database| database.view());
+                Ok(list(
+                    "",
+                    "Databases",
+                    query::parse(request)?.execute(views)?,
+                ))
             }
             Method::POST => {
-                let database = self.metadata.create_database(&request.object()?)?;
+                let database = self
+                    .metadata
+                    .create_database(&request.object()?, throughput(request)?)?;
                 Ok(Reply::json(StatusCode::CREATED, &database.view()))
             }
             _ => Err(not_allowed(request)),
@@ -158,14 +165,18 @@ impl Gateway {
                         .collect(),
                 ))
             }
-            Method::POST if request.flag("x-ms-documentdb-isquery") => {
-                Err(ApiError::unsupported("a query over containers"))
+            Method::POST if is_query(request) => {
+                let containers = self.metadata.containers(&database.id);
+                let views = containers.iter().map(|container| container.view());
+                let found = query::parse(request)?.execute(views)?;
+                Ok(list(&database.rid(), "DocumentCollections", found))
             }
             Method::POST => {
                 let container = self.metadata.create_container(
                     &database.id,
                     request.object()?,
                     self.partitions,
+                    throughput(request)?,
                 )?;
                 Ok(Reply::json(StatusCode::CREATED, &container.view())
                     .header("etag", container.etag()))
@@ -211,6 +222,35 @@ impl Gateway {
             }
             _ => Err(not_allowed(request)),
         }
+    }
+
+    /// `/offers`
+    pub(super) fn offers(&self, request: &Request) -> Result<Reply, ApiError> {
+        let offers = self.metadata.offers();
+        let views = offers.iter().map(|offer| offer.view());
+        match request.method {
+            Method::GET | Method::HEAD => Ok(list("", "Offers", views.collect())),
+            Method::POST => Ok(list("", "Offers", query::parse(request)?.execute(views)?)),
+            _ => Err(not_allowed(request)),
+        }
+    }
+
+    /// `/offers/{rid}`
+    pub(super) fn offer(&self, request: &Request, rid: &str) -> Result<Reply, ApiError> {
+        let offer = match request.method {
+            Method::GET | Method::HEAD => self
+                .metadata
+                .offers()
+                .into_iter()
+                .find(|offer| offer.rid() == rid)
+                .ok_or_else(|| MetadataError::NotFound(format!("offer {rid:?}")))?,
+            Method::PUT => self.metadata.replace_offer(rid, &request.object()?)?,
+            _ => return Err(not_allowed(request)),
+        };
+        Ok(
+            Reply::json(StatusCode::OK, &offer.view())
+                .header("x-ms-offer-replace-pending", "false"),
+        )
     }
 
     async fn forget(&self, container: u32) {

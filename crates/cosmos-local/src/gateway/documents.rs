@@ -349,7 +349,7 @@ pub(super) fn check_partition(
     Err(ApiError::bad_request(message).substatus(1001))
 }
 
-fn is_query(request: &Request) -> bool {
+pub(super) fn is_query(request: &Request) -> bool {
     request.flag("x-ms-documentdb-isquery")
         || request
             .header("content-type")
