@@ -18,7 +18,7 @@
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined
 //! functions, Entra ID tokens, merging
-//! partition key ranges. The regions of an account are chosen when it is created.
+//! partition key ranges, regions beyond those that an account was created with (they can be withdrawn and come back).
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {

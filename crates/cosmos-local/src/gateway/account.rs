@@ -55,7 +55,9 @@ fn list(rid: &str, name: &str, items: Vec<Value>) -> Reply {
 impl Gateway {
     pub(super) fn account(&self, region: usize) -> Reply {
         let location = |region: &super::Region| json!({"name": region.name, "databaseAccountEndpoint": endpoint(region.port.load(Ordering::Relaxed))});
-        let locations: Vec<Value> = self.regions.iter().map(location).collect();
+        let listed = self.regions.iter().enumerate();
+        let listed = listed.filter(|(index, _)| self.is_listed(*index));
+        let locations: Vec<Value> = listed.map(|(_, region)| location(region)).collect();
         let (multi, writable) = match self.write_mode {
             WriteMode::Multi => (true, locations.clone()),
             WriteMode::Single => (false, vec![location(&self.regions[self.hub()])]),

@@ -135,6 +135,11 @@ impl Gateway {
         self.regions[region].availability.send_replace(availability);
     }
 
+    /// Whether a region is one of the account's at the moment.
+    pub(crate) fn is_listed(&self, region: usize) -> bool {
+        *self.regions[region].availability.borrow() != Availability::Withdrawn
+    }
+
     pub(crate) fn set_fault(&self, region: usize, fault: Option<Fault>) {
         self.regions[region].fault.send_replace(fault);
     }
@@ -226,6 +231,11 @@ impl Gateway {
                     Availability::Online => self.route(region, request).await,
                     // A request that came in right before the connections were dropped is not answered either.
                     Availability::Silent | Availability::Refusing => std::future::pending().await,
+                    Availability::Withdrawn => Err(ApiError::new(
+                        StatusCode::FORBIDDEN,
+                        format!("the account is not in {}", self.regions[region].name),
+                    )
+                    .substatus(1008)),
                     Availability::Failing => Err(ApiError::new(
                         StatusCode::SERVICE_UNAVAILABLE,
                         "the region is out of order",

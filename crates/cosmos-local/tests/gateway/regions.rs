@@ -418,3 +418,40 @@ async fn failures_can_be_asked_for() {
     assert!(account.set_fault(REGIONS[0], Some(no_failure)).is_err());
     account.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_withdrawn_region_is_not_of_the_account_until_it_comes_back() {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    let needed = account.set_availability(REGIONS[0], Availability::Withdrawn);
+    assert!(matches!(needed.await, Err(ControlError::Needed(_))));
+    account
+        .set_availability(REGIONS[1], Availability::Withdrawn)
+        .await
+        .unwrap();
+    assert_eq!(items[1].read(&key("t"), "a").await.codes(), (403, 1008));
+    let listed = async || {
+        let body = raw[0].send("GET", "", &[], None).await.body;
+        body["readableLocations"].as_array().unwrap().len()
+    };
+    assert_eq!(listed().await, 1);
+    let refused = account.fail_over(REGIONS[1], Failover::Forced).await;
+    assert!(matches!(refused, Err(ControlError::Withdrawn(_))));
+    put(&items[0], "a", json!({})).await;
+    account
+        .set_availability(REGIONS[1], Availability::Online)
+        .await
+        .unwrap();
+    settled(&account).await;
+    assert_eq!(
+        (listed().await, items[1].read(&key("t"), "a").await.status),
+        (2, 200)
+    );
+    account.shutdown().await;
+}
