@@ -97,6 +97,7 @@ impl Disk {
                 );
                 let table = state.tables.entry(row.container).or_default();
                 table.put(row.key, item);
+                table.start_history(state.applied);
             }
         }
         transaction.commit().map_err(redb::Error::from)?;

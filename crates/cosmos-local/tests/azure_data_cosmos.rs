@@ -7,10 +7,14 @@ use azure_data_cosmos::{
     clients::ContainerClient,
     feed::{ContinuationToken, FeedScope},
     models::{ContainerProperties, PartitionKeyDefinition},
-    options::{ChangeFeedOptions, ChangeFeedStartFrom, ItemWriteOptions, Precondition, Region},
+    options::{
+        ChangeFeedMode, ChangeFeedOptions, ChangeFeedStartFrom, ItemWriteOptions, MaxItemCountHint,
+        Precondition, QueryOptions, Region,
+    },
 };
 use cosmos_local::{
-    Account, CosmosLocal, EMULATOR_KEY, Failover, LinkState, RegionConfig, WriteMode,
+    Account, Availability, ControlError, CosmosLocal, EMULATOR_KEY, Failover, LinkState,
+    RegionConfig, WriteMode,
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -577,5 +581,107 @@ async fn items_are_patched_in_batches_and_with_hierarchical_keys() {
         !matches!(&outcome, Ok(done) if done.status().is_success() && u16::from(done.status().status_code()) == 200)
     );
     read(&orders, "b").await.unwrap();
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn all_versions_and_deletes_are_read_over_a_split() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    put(&orders, "before").await;
+    let options = ChangeFeedOptions::default().with_mode(ChangeFeedMode::AllVersionsAndDeletes);
+    let mut pages = orders
+        .query_change_feed::<Value>(
+            FeedScope::full_container(),
+            ChangeFeedStartFrom::Now,
+            Some(options),
+        )
+        .await
+        .unwrap();
+    assert!(pages.next().await.unwrap().unwrap().items().is_empty());
+    put(&orders, "a").await;
+    account.split_partition("shop", "orders", "0").unwrap();
+    put(&orders, "a").await;
+    orders.delete_item("t1", "a", None).await.unwrap();
+    let (mut seen, mut empty) = (Vec::new(), 0);
+    while empty < 2 {
+        let page = pages.next().await.unwrap().unwrap();
+        empty = if page.items().is_empty() {
+            empty + 1
+        } else {
+            0
+        };
+        let operations = page
+            .items()
+            .iter()
+            .map(|item| format!("{:?}", item.operation_type()));
+        seen.extend(operations);
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert!(
+        seen[0].contains("Create") && seen[1].contains("Replace") && seen[2].contains("Delete"),
+        "{seen:?}"
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_query_goes_on_while_the_container_splits() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    for n in 0..40 {
+        let (id, tenant) = (format!("o-{n:02}"), format!("t{n}"));
+        let order = json!({"id": id, "tenant": tenant});
+        orders.upsert_item(&tenant, &id, order, None).await.unwrap();
+    }
+    let options =
+        QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(7.try_into().unwrap()));
+    let mut items = orders
+        .query_items::<Value>(
+            Query::from("SELECT * FROM c"),
+            FeedScope::full_container(),
+            Some(options),
+        )
+        .await
+        .unwrap();
+    let mut ids = Vec::new();
+    while let Some(item) = items.next().await {
+        ids.push(item.unwrap()["id"].as_str().unwrap().to_owned());
+        if ids.len() == 10 {
+            account.split_partition("shop", "orders", "0").unwrap();
+        }
+    }
+    ids.sort();
+    let expected: Vec<String> = (0..40).map(|n| format!("o-{n:02}")).collect();
+    assert_eq!(ids, expected);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_leaves_a_region_that_is_withdrawn() {
+    let account = start(&REGIONS[..2]).await;
+    let near = orders(&account, &REGIONS[..2]).await;
+    put(&near, "a").await;
+    settled(&account).await;
+    account
+        .set_availability(REGIONS[0], Availability::Withdrawn)
+        .await
+        .unwrap();
+    put(&near, "b").await;
+    read(&near, "a").await.unwrap();
+    let needed = account.set_availability(REGIONS[1], Availability::Withdrawn);
+    assert!(matches!(needed.await, Err(ControlError::Needed(_))));
+    account
+        .set_availability(REGIONS[0], Availability::Online)
+        .await
+        .unwrap();
+    settled(&account).await;
+    let back = orders(&account, &REGIONS[..1]).await;
+    read(&back, "b").await.unwrap();
+    put(&back, "c").await;
+    settled(&account).await;
+    for region in &REGIONS[..2] {
+        assert_eq!(account.item_count(region, "shop", "orders"), Some(3));
+    }
     account.shutdown().await;
 }

@@ -27,14 +27,23 @@ const ENVELOPES: &str = "2021-09-15";
 /// Positions of different regions have nothing to do with each other. A client that fails over takes its continuation
 /// along; by the vector, its new region finds the first change that the client may not have had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Continuation {
+pub(super) struct Continuation {
     region: usize,
     position: u64,
     seen: Vec<u64>,
 }
 
 impl Continuation {
-    fn text(&self) -> String {
+    /// A place that is of use in this region only: elsewhere, everything may be new.
+    pub(super) fn here(region: usize, position: u64, regions: usize) -> Self {
+        Self {
+            region,
+            position,
+            seen: vec![0; regions],
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
         let seen: Vec<String> = self.seen.iter().map(u64::to_string).collect();
         format!("\"{}.{};{}\"", self.region, self.position, seen.join(","))
     }
@@ -53,6 +62,20 @@ impl Continuation {
         };
         (continuation.region < regions && continuation.seen.len() == regions)
             .then_some(continuation)
+    }
+
+    /// Reads what a client has sent back.
+    pub(super) fn read(text: &str, regions: usize) -> Result<Self, ApiError> {
+        Self::parse(text, regions).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "the continuation {text:?} is not one of this account's"
+            ))
+        })
+    }
+
+    /// The position, if it is one of this region.
+    pub(super) fn position_if_in(&self, region: usize) -> Option<u64> {
+        (self.region == region).then_some(self.position)
     }
 
     /// The position in the feed of `region` after which everything new to the holder comes.
@@ -86,9 +109,7 @@ impl Gateway {
             .unwrap_or_default()
             .to_ascii_lowercase();
         if mode.contains("full-fidelity") {
-            return Err(ApiError::unsupported(
-                "the change feed mode of all versions and deletes",
-            ));
+            return self.versions(region, request, container);
         }
         let scope = scope(request, container)?;
         let since = request
@@ -109,13 +130,11 @@ impl Gateway {
         let start = match request.header("if-none-match") {
             None => 0,
             Some("*") => state.applied,
-            Some(text) => Continuation::parse(text, self.regions.len())
-                .ok_or_else(|| {
-                    ApiError::bad_request(format!(
-                        "the continuation {text:?} is not one of this account's"
-                    ))
-                })?
-                .position_in(region, &state, container.number),
+            Some(text) => Continuation::read(text, self.regions.len())?.position_in(
+                region,
+                &state,
+                container.number,
+            ),
         };
         let mut rows: Vec<String> = Vec::new();
         let mut bytes = 0;
@@ -177,7 +196,7 @@ fn changed<'a>(
     }
     let changes = table
         .feed
-        .range(after + 1..)
+        .range((Bound::Excluded(after), Bound::Unbounded))
         .filter(|(_, key)| scope.contains(&key.partition));
     Box::new(changes.filter_map(|(position, key)| Some((*position, table.items.get(key)?))))
 }

@@ -7,7 +7,7 @@
 //! - [`documents`]: the items of a container,
 //! - [`batch`]: many operations in one request,
 //! - [`conflicts`]: the conflict feed,
-//! - [`feed`]: the change feed,
+//! - [`feed`]: the change feed, [`versions`]: its mode of all versions and deletes,
 //! - [`query`]: queries and query plans,
 //! - [`scan`]: the items that a query looks at.
 
@@ -25,6 +25,7 @@ mod request;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::{
     sync::{
@@ -36,10 +37,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    RegionConfig, WriteMode,
+    Availability, Fault, RegionConfig, WriteMode,
     auth::{MasterKey, Signed},
     budget::Budget,
     charge,
@@ -57,6 +58,9 @@ use request::{Request, Target};
 
 /// How long a request waits for a region to reach the state its session token names. It saves most needless fail-overs.
 const SESSION_WAIT: Duration = Duration::from_millis(100);
+
+/// When to come back after a failure that was asked for and says so.
+const FAULT_RETRY: Duration = Duration::from_millis(10);
 
 /// URL of the gateway on a port, as SDKs want it: with a slash at its end.
 pub(crate) fn endpoint(port: u16) -> String {
@@ -76,8 +80,8 @@ struct Region {
     name: String,
     port: AtomicU16,
     replica: Arc<Replica>,
-    /// Whether every request is answered with 503.
-    is_failing: AtomicBool,
+    availability: watch::Sender<Availability>,
+    fault: watch::Sender<Option<Fault>>,
     budget: Budget,
 }
 
@@ -106,7 +110,8 @@ impl Gateway {
             name: config.name.clone(),
             port: AtomicU16::new(config.port),
             replica,
-            is_failing: AtomicBool::new(false),
+            availability: watch::channel(Availability::Online).0,
+            fault: watch::channel(None).0,
             budget: Budget::default(),
         };
         Self {
@@ -132,14 +137,39 @@ impl Gateway {
         self.is_frozen.store(frozen, Ordering::SeqCst);
     }
 
-    pub(crate) fn set_failing(&self, region: usize, failing: bool) {
-        self.regions[region]
-            .is_failing
-            .store(failing, Ordering::Relaxed);
+    pub(crate) fn set_availability(&self, region: usize, availability: Availability) {
+        self.regions[region].availability.send_replace(availability);
     }
 
-    pub(crate) fn is_failing(&self, region: usize) -> bool {
-        self.regions[region].is_failing.load(Ordering::Relaxed)
+    /// Whether a region is one of the account's at the moment.
+    pub(crate) fn is_listed(&self, region: usize) -> bool {
+        *self.regions[region].availability.borrow() != Availability::Withdrawn
+    }
+
+    pub(crate) fn set_fault(&self, region: usize, fault: Option<Fault>) {
+        self.regions[region].fault.send_replace(fault);
+    }
+
+    /// The failure that a request meets, if it is to meet one.
+    fn meet_fault(&self, region: usize) -> Result<(), ApiError> {
+        let fault = *self.regions[region].fault.borrow();
+        match fault {
+            Some(fault) if rand::random::<f64>() < fault.likelihood => {
+                let status =
+                    StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let error =
+                    ApiError::new(status, "this failure was asked for").substatus(fault.substatus);
+                Err(match fault.status {
+                    429 | 449 => error.retry_after(FAULT_RETRY),
+                    _ => error,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_answering(&self, region: usize) -> bool {
+        *self.regions[region].availability.borrow() == Availability::Online
     }
 
     pub(crate) fn limit_throughput(&self, region: usize, per_second: Option<u32>) {
@@ -201,11 +231,23 @@ impl Gateway {
     async fn enter(&self, door: Door, request: &Request) -> Result<Reply, ApiError> {
         match door {
             Door::Account => self.route(self.hub(), request).await,
-            Door::Region(region) if self.is_failing(region) => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the region is out of order",
-            )),
-            Door::Region(region) => self.route(region, request).await,
+            Door::Region(region) => {
+                let availability = *self.regions[region].availability.borrow();
+                match availability {
+                    Availability::Online => self.route(region, request).await,
+                    // A request that came in right before the connections were dropped is not answered either.
+                    Availability::Silent | Availability::Refusing => std::future::pending().await,
+                    Availability::Withdrawn => Err(ApiError::new(
+                        StatusCode::FORBIDDEN,
+                        format!("the account is not in {}", self.regions[region].name),
+                    )
+                    .substatus(1008)),
+                    Availability::Failing => Err(ApiError::new(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the region is out of order",
+                    )),
+                }
+            }
         }
     }
 
@@ -246,7 +288,8 @@ impl Gateway {
                 let reply = async { self.conflict(region, request, &container, id).await };
                 self.within_budget(region, request, &container, reply).await
             }
-            Target::Offers => account::offers(request),
+            Target::Offers => self.offers(request),
+            Target::Offer(rid) => self.offer(request, rid),
             Target::Unsupported(what) => Err(ApiError::unsupported(what)),
         }
     }
@@ -268,7 +311,10 @@ impl Gateway {
             .substatus(3200)
             .retry_after(wait)),
             None => {
-                let reply = operation.await;
+                let reply = match self.meet_fault(region) {
+                    Ok(()) => operation.await,
+                    Err(fault) => Err(fault),
+                };
                 let cost = reply.as_ref().map_or(charge::LEAST, Reply::cost);
                 budget.spend(cost, Instant::now());
                 reply

@@ -25,7 +25,7 @@ use crate::{
 };
 pub(crate) use staging::Delta;
 use staging::Staged;
-pub(crate) use state::{Item, State, Table};
+pub(crate) use state::{Item, State, Table, Version};
 pub(crate) use transaction::{Change, Outcome, Rejected, Step, Transaction};
 
 /// Transactions that are made durable together at the most.

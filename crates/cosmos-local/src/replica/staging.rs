@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::state::{Item, State, now_ms};
+use super::state::{Item, State, Version, now_ms};
 use crate::record::{ItemKey, Record, STAMP_COUNTER_BITS};
 
 /// What is to change in a [`State`], all at once.
@@ -13,6 +13,8 @@ pub(crate) struct Delta {
     pub(crate) stamp: u64,
     /// The items that were touched, as they become.
     pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Item>>,
+    /// What becomes visible, by container and position.
+    pub(crate) history: Vec<(u32, u64, Version)>,
     /// Own mutations, in order.
     pub(crate) logged: Vec<Arc<Record>>,
     /// Numbers of own mutations that nobody needs any more.
@@ -36,6 +38,7 @@ impl<'a> Staged<'a> {
                 applied: base.applied,
                 stamp: base.stamp,
                 items: BTreeMap::new(),
+                history: Vec::new(),
                 logged: Vec::new(),
                 trimmed: Vec::new(),
                 dropped: Vec::new(),
@@ -101,7 +104,14 @@ impl<'a> Staged<'a> {
             .item(container, &key)
             .cloned()
             .unwrap_or_else(|| Item::new(&record));
+        let before = (item.position, item.current().map(|_| item.position));
         item.add(record, self.delta.applied, &self.delta.seen);
+        if item.position != before.0
+            && let Some(version) = item.version(&key, before.1)
+        {
+            let entry = (container, item.position, version);
+            self.delta.history.push(entry);
+        }
         self.delta
             .items
             .entry(container)
@@ -116,6 +126,7 @@ impl<'a> Staged<'a> {
 
     pub(super) fn forget(&mut self, container: u32) {
         self.delta.items.remove(&container);
+        self.delta.history.retain(|(of, _, _)| *of != container);
         self.delta.dropped.push(container);
     }
 }

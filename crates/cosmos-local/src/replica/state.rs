@@ -71,6 +71,18 @@ impl Item {
         &self.siblings
     }
 
+    /// What has just become visible, after a version that became visible at `previous`; `None` when there was nothing to
+    /// see, and is not now.
+    pub(super) fn version(&self, key: &ItemKey, previous: Option<u64>) -> Option<Version> {
+        let record = self.winner()?;
+        (previous.is_some() || record.body.is_some()).then(|| Version {
+            key: key.clone(),
+            record: Arc::clone(record),
+            previous,
+            applied_at: self.applied_at,
+        })
+    }
+
     /// The record that has won, a delete or not.
     pub(crate) fn winner(&self) -> Option<&Arc<Record>> {
         winner(&self.siblings)
@@ -101,6 +113,20 @@ impl Item {
     }
 }
 
+/// Versions of a container that are kept for those who read all of them; older ones are forgotten.
+const MAX_HISTORY: usize = 10_000;
+
+/// A version that became visible, or a delete.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) key: ItemKey,
+    pub(crate) record: Arc<Record>,
+    /// Where the version before it became visible, if there was one.
+    pub(crate) previous: Option<u64>,
+    /// Seconds since 1970.
+    pub(crate) applied_at: i64,
+}
+
 /// The items of one container, and their order of change.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -108,9 +134,36 @@ pub(crate) struct Table {
     pub(crate) feed: BTreeMap<u64, ItemKey>,
     /// Who has a value that must be unique: by partition key value and that value, ids.
     unique: BTreeMap<(String, String), BTreeSet<String>>,
+    /// What became visible at each position.
+    history: BTreeMap<u64, Version>,
+    /// The last position of which the history is not known any more.
+    history_start: u64,
 }
 
 impl Table {
+    pub(crate) fn history(&self) -> &BTreeMap<u64, Version> {
+        &self.history
+    }
+
+    /// The position after which the history is complete.
+    pub(crate) fn history_start(&self) -> u64 {
+        self.history_start
+    }
+
+    /// Lets the history start after a position, as nothing is known of what was before.
+    pub(crate) fn start_history(&mut self, position: u64) {
+        self.history_start = position;
+    }
+
+    fn remember(&mut self, position: u64, version: Version) {
+        self.history.insert(position, version);
+        while self.history.len() > MAX_HISTORY
+            && let Some((oldest, _)) = self.history.pop_first()
+        {
+            self.history_start = oldest;
+        }
+    }
+
     /// Adds an item, or what has become of it.
     pub(crate) fn put(&mut self, key: ItemKey, item: Item) {
         if let Some(old) = self.items.get(&key)
@@ -201,6 +254,10 @@ impl State {
             for (key, item) in items {
                 table.put(key, item);
             }
+        }
+        for (container, position, version) in delta.history {
+            let table = self.tables.entry(container).or_default();
+            table.remember(position, version);
         }
         for number in delta.trimmed {
             self.log.remove(&number);

@@ -808,3 +808,157 @@ async fn batches_of_the_dotnet_sdk_are_answered_in_kind() {
     assert_eq!((done.0, statuses), (207, vec![201, 409]));
     account.shutdown().await;
 }
+
+#[tokio::test]
+async fn all_versions_and_deletes_are_read_in_their_order() {
+    let (account, items) = container(with("defaultTtl", json!(-1))).await;
+    let k = key("t");
+    let mode = [("a-im", "Full-Fidelity Feed"), ("x-ms-max-item-count", "2")];
+    let read = async |after: Option<&str>, more: &[(&str, &str)]| {
+        let mut headers = [&mode[..], more].concat();
+        if let Some(after) = after {
+            headers.push(("if-none-match", after));
+        }
+        items.send("GET", "docs", "", &headers, None).await
+    };
+    assert_eq!(read(None, &[]).await.status, 400, "not from the beginning");
+    let date = ("if-modified-since", "Thu, 06 Aug 2026 10:00:00 GMT");
+    assert_eq!(
+        read(Some("*"), &[date]).await.status,
+        400,
+        "nor from a time"
+    );
+    items.upsert(&k, &json!({"id": "before", "k": "t"})).await;
+    let now = read(Some("*"), &[]).await;
+    assert_eq!(now.status, 304);
+
+    items
+        .upsert(&k, &json!({"id": "a", "k": "t", "n": 1}))
+        .await;
+    items
+        .upsert(&k, &json!({"id": "a", "k": "t", "n": 2}))
+        .await;
+    items.delete(&k, "a").await;
+    items
+        .upsert(&k, &json!({"id": "brief", "k": "t", "ttl": 1}))
+        .await;
+    let drain = async || {
+        let (mut rows, mut after) = (Vec::new(), now.header("etag").to_owned());
+        loop {
+            let page = read(Some(&after), &[]).await;
+            after = page.header("etag").to_owned();
+            if page.status == 304 {
+                return rows;
+            }
+            rows.extend(page.documents().to_vec());
+        }
+    };
+    eventually("the expiry is in the feed", async || {
+        drain().await.len() == 5
+    })
+    .await;
+    let rows = drain().await;
+    let seen: Vec<(&Value, &Value)> = rows
+        .iter()
+        .map(|row| (&row["metadata"]["operationType"], &row["current"]["n"]))
+        .collect();
+    let null = Value::Null;
+    assert_eq!(
+        seen,
+        [
+            (&json!("create"), &json!(1)),
+            (&json!("replace"), &json!(2)),
+            (&json!("delete"), &null),
+            (&json!("create"), &null),
+            (&json!("delete"), &null),
+        ]
+    );
+    for pair in rows[..3].windows(2) {
+        assert_eq!(
+            pair[1]["metadata"]["previousImageLSN"],
+            pair[0]["metadata"]["lsn"]
+        );
+    }
+    assert_eq!(
+        (
+            &rows[2]["metadata"]["id"],
+            &rows[2]["metadata"]["partitionKey"]
+        ),
+        (&json!("a"), &json!({"k": "t"}))
+    );
+    let expired: Vec<&Value> = rows
+        .iter()
+        .map(|row| &row["metadata"]["timeToLiveExpired"])
+        .collect();
+    assert_eq!(expired, [false, false, false, false, true]);
+    assert!(
+        rows.iter()
+            .all(|row| row["metadata"]["crts"].as_u64().unwrap() > 0)
+    );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn metadata_is_queried_and_throughput_is_kept() {
+    let account = start(1).await;
+    let raw = gateways(&account).remove(0);
+    raw.create(json!({"id": "plain"})).await;
+    let with = |header| [("x-ms-offer-throughput", header)];
+    let path = "dbs/db/colls";
+    let refused = raw.send("POST", path, &with("7"), Some(&simple())).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let created = raw.send("POST", path, &with("500"), Some(&simple())).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let sql = [("x-ms-documentdb-isquery", "true")];
+    let query = |text: &str, name: &str, value: &Value| json!({"query": text, "parameters": [{"name": name, "value": value}]});
+    let body = query("SELECT * FROM root r WHERE r.id = @id", "@id", &json!("c"));
+    let found = raw.send("POST", path, &sql, Some(&body)).await;
+    assert_eq!(
+        (
+            &found.body["_count"],
+            &found.body["DocumentCollections"][0]["_rid"]
+        ),
+        (&json!(1), &created.body["_rid"])
+    );
+    let body = query("SELECT * FROM root r WHERE r.id = @id", "@id", &json!("db"));
+    assert_eq!(
+        raw.send("POST", "dbs", &sql, Some(&body)).await.body["_count"],
+        1
+    );
+
+    let body = query(
+        "SELECT * FROM root r WHERE r.resource=@link",
+        "@link",
+        &created.body["_self"],
+    );
+    let found = raw.send("POST", "offers", &sql, Some(&body)).await;
+    let mut offer = found.body["Offers"][0].clone();
+    assert_eq!(
+        (
+            &offer["content"]["offerThroughput"],
+            &offer["offerResourceId"]
+        ),
+        (&json!(500), &created.body["_rid"])
+    );
+    offer["content"] = json!({"offerAutopilotSettings": {"maxThroughput": 4000}});
+    let path = format!("offers/{}", offer["_rid"].as_str().unwrap());
+    let replaced = raw.send("PUT", &path, &[], Some(&offer)).await;
+    assert_eq!(
+        (
+            replaced.status,
+            replaced.header("x-ms-offer-replace-pending")
+        ),
+        (200, "false"),
+        "{replaced:?}"
+    );
+    assert_eq!(
+        raw.send("GET", &path, &[], None).await.body["content"]["offerAutopilotSettings"]["maxThroughput"],
+        4000
+    );
+    raw.send("DELETE", "dbs/db/colls/c", &[], None).await;
+    assert_eq!(
+        raw.send("GET", "offers", &[], None).await.body["Offers"],
+        json!([])
+    );
+    account.shutdown().await;
+}
