@@ -28,6 +28,9 @@ pub enum ControlError {
     /// There is no such container, or what the account knows of itself cannot be changed in this way.
     #[error("{0}")]
     Metadata(String),
+    /// Not the status of a failure.
+    #[error("the status {0} is none of a failure, which are 400 to 599")]
+    NoFault(u16),
     /// A region cannot come back to its old port.
     #[error("region {region:?} cannot come back to port {port}: {source}")]
     Listen {
@@ -38,6 +41,12 @@ pub enum ControlError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The account would have no region, or no write region.
+    #[error("the account cannot do without {0:?}; let another region take its place first")]
+    Needed(String),
+    /// The region is none of the account's at the moment.
+    #[error("{0:?} is withdrawn from the account")]
+    Withdrawn(String),
     /// Every region takes writes, so there is nothing to move.
     #[error("every region of this account takes writes; only a single-write account fails over")]
     EveryRegionWrites,
@@ -65,6 +74,20 @@ pub enum Availability {
     Failing,
     /// Connections are accepted, and no request is ever answered.
     Silent,
+    /// It is no region of the account: not in the account's lists, and every request is answered with 403 and substatus
+    /// 1008. It keeps its copy up to date all the same, so that it can become one again.
+    Withdrawn,
+}
+
+/// An answer that a region gives, now and then, instead of doing what it is asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fault {
+    /// HTTP status, such as 503, 410, 429 or 449.
+    pub status: u16,
+    /// Substatus; 0 is none.
+    pub substatus: u32,
+    /// How likely: 0 is never, and 1 or more, always.
+    pub likelihood: f64,
 }
 
 /// How the write region moves.
@@ -196,6 +219,9 @@ impl Account {
     ) -> Result<(), ControlError> {
         let index = self.index(name)?;
         let region = &self.inner.regions[index];
+        if availability == Availability::Withdrawn && self.is_needed(index) {
+            return Err(ControlError::Needed(name.to_owned()));
+        }
         self.inner.gateway.set_availability(index, availability);
         if availability == Availability::Refusing {
             region.listener.stop().await;
@@ -212,6 +238,18 @@ impl Account {
             })
     }
 
+    /// Whether the account would have no region, or no write region, without this one.
+    fn is_needed(&self, region: usize) -> bool {
+        let gateway = &self.inner.gateway;
+        match gateway.write_mode() {
+            WriteMode::Single => gateway.hub() == region,
+            WriteMode::Multi => {
+                let mut others = (0..self.inner.regions.len()).filter(|other| *other != region);
+                !others.any(|other| gateway.is_listed(other))
+            }
+        }
+    }
+
     /// Makes another region the one that takes the writes.
     ///
     /// # Errors
@@ -222,6 +260,9 @@ impl Account {
         let gateway = &self.inner.gateway;
         if gateway.write_mode() == WriteMode::Multi {
             return Err(ControlError::EveryRegionWrites);
+        }
+        if !gateway.is_listed(target) {
+            return Err(ControlError::Withdrawn(to.to_owned()));
         }
         if failover == Failover::Graceful {
             gateway.freeze(true);
@@ -247,6 +288,21 @@ impl Account {
                 return;
             }
         }
+    }
+
+    /// Makes operations on items in a region fail, now and then, before anything is done; `None` ends it.
+    ///
+    /// # Errors
+    /// When there is no such region, or no such status.
+    pub fn set_fault(&self, region: &str, fault: Option<Fault>) -> Result<(), ControlError> {
+        let region = self.index(region)?;
+        if let Some(fault) = fault
+            && !(400..600).contains(&fault.status)
+        {
+            return Err(ControlError::NoFault(fault.status));
+        }
+        self.inner.gateway.set_fault(region, fault);
+        Ok(())
     }
 
     /// Limits the request units per second of a region, or lifts the limit.

@@ -8,7 +8,8 @@ use sha2::Sha256;
 /// The account key.
 #[derive(Clone)]
 pub(crate) struct MasterKey {
-    bytes: Vec<u8>,
+    /// Keyed and empty; a copy is cheaper than keying it again.
+    hmac: Hmac<Sha256>,
 }
 
 /// What a signature is made over.
@@ -24,8 +25,9 @@ pub(crate) struct Signed<'a> {
 impl MasterKey {
     /// Reads the key; `None` when it is not base64.
     pub(crate) fn new(base64: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(base64).ok()?;
         Some(Self {
-            bytes: STANDARD.decode(base64).ok()?,
+            hmac: Hmac::new_from_slice(&bytes).ok()?,
         })
     }
 
@@ -75,9 +77,8 @@ impl MasterKey {
     }
 
     fn verify(&self, payload: &str, signature: &[u8]) -> bool {
-        Hmac::<Sha256>::new_from_slice(&self.bytes)
-            .map(|hmac| hmac.chain_update(payload).verify_slice(signature).is_ok())
-            .unwrap_or(false)
+        let hmac = self.hmac.clone().chain_update(payload);
+        hmac.verify_slice(signature).is_ok()
     }
 }
 

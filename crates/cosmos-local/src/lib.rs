@@ -10,15 +10,15 @@
 //! - [`upkeep`]: what goes on in the background,
 //! - [`metadata`], [`container`], [`ranges`]: databases, containers and their physical partitions,
 //! - [`partition_key`], [`epk`], [`scope`]: which items a request is about,
-//! - [`charge`], [`budget`]: request units,
+//! - [`charge`], [`budget`], [`offer`]: request units,
 //! - [`binary_json`], [`hybrid_row`], [`session`], [`auth`]: parts of the wire format,
 //! - [`query`]: the SQL dialect,
 //! - [`gateway`]: the REST API of one region,
 //! - [`account`]: the handle by which all of it is driven.
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined
-//! functions, deleting by partition key, changing an offer, Entra ID tokens, merging
-//! partition key ranges. The regions of an account are chosen when it is created.
+//! functions, Entra ID tokens, merging
+//! partition key ranges, regions beyond those that an account was created with (they can be withdrawn and come back).
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
@@ -42,6 +42,7 @@ mod epk;
 mod gateway;
 mod hybrid_row;
 mod metadata;
+mod offer;
 mod partition_key;
 mod patch;
 #[allow(
@@ -68,7 +69,7 @@ use std::{
 use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use account::{Account, Availability, ControlError, Failover, LinkStatus, RegionStatus};
+pub use account::{Account, Availability, ControlError, Failover, Fault, LinkStatus, RegionStatus};
 use account::{Inner, Region};
 use auth::MasterKey;
 use disk::Disk;

@@ -10,7 +10,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::container::{Container, Place, rid};
+use crate::{
+    container::{Container, Place, rid},
+    offer::{Offer, Throughput},
+};
 
 /// Databases of an account, and containers of a database, at the most.
 const MAX_DATABASES: usize = 100;
@@ -64,6 +67,8 @@ struct Account {
     hub: usize,
     databases: BTreeMap<String, Database>,
     containers: BTreeMap<String, BTreeMap<String, Arc<Container>>>,
+    #[serde(default)]
+    offers: Vec<Offer>,
 }
 
 /// All databases and containers of the account.
@@ -143,6 +148,7 @@ impl Metadata {
     pub(crate) fn create_database(
         &self,
         body: &Map<String, Value>,
+        throughput: Option<Throughput>,
     ) -> Result<Database, MetadataError> {
         let id = name_of(body)?;
         self.change(|account| {
@@ -162,6 +168,8 @@ impl Metadata {
             };
             account.containers.insert(id.clone(), BTreeMap::new());
             account.databases.insert(id, database.clone());
+            let rid = database.rid();
+            account.add_offer(format!("dbs/{rid}/"), rid, throughput);
             Ok(database)
         })
     }
@@ -169,11 +177,16 @@ impl Metadata {
     /// Deletes a database; returns the numbers of the containers that went with it.
     pub(crate) fn delete_database(&self, id: &str) -> Result<Vec<u32>, MetadataError> {
         self.change(|account| {
-            account
+            let database = account
                 .databases
                 .remove(id)
                 .ok_or_else(|| MetadataError::NotFound(format!("database {id:?}")))?;
             let containers = account.containers.remove(id).unwrap_or_default();
+            let mut gone: Vec<String> = containers.values().map(|it| it.rid()).collect();
+            gone.push(database.rid());
+            account
+                .offers
+                .retain(|offer| !gone.contains(&offer.resource_id));
             Ok(containers
                 .values()
                 .map(|container| container.number)
@@ -221,6 +234,7 @@ impl Metadata {
         database: &str,
         body: Map<String, Value>,
         partitions: u32,
+        throughput: Option<Throughput>,
     ) -> Result<Arc<Container>, MetadataError> {
         let id = name_of(&body)?;
         self.change(|account| {
@@ -250,6 +264,7 @@ impl Metadata {
             let container = Arc::new(Container::new(place, body)?);
             containers.insert(id, Arc::clone(&container));
             account.next_number = number;
+            account.add_offer(container.self_link(), container.rid(), throughput);
             Ok(container)
         })
     }
@@ -285,6 +300,8 @@ impl Metadata {
     pub(crate) fn delete_container(&self, container: &Container) -> Result<(), MetadataError> {
         self.change(|account| {
             account.current(container)?;
+            let rid = container.rid();
+            account.offers.retain(|offer| offer.resource_id != rid);
             account
                 .containers
                 .entry(container.database().to_owned())
@@ -295,7 +312,39 @@ impl Metadata {
     }
 }
 
+impl Metadata {
+    pub(crate) fn offers(&self) -> Vec<Offer> {
+        self.read(|account| account.offers.clone())
+    }
+
+    /// Changes the throughput of an offer.
+    pub(crate) fn replace_offer(
+        &self,
+        rid: &str,
+        body: &Map<String, Value>,
+    ) -> Result<Offer, MetadataError> {
+        self.change(|account| {
+            let mut offers = account.offers.iter_mut();
+            let offer = offers
+                .find(|offer| offer.rid() == rid)
+                .ok_or_else(|| MetadataError::NotFound(format!("offer {rid:?}")))?;
+            offer
+                .replace(body, now())
+                .map_err(MetadataError::BadRequest)?;
+            Ok(offer.clone())
+        })
+    }
+}
+
 impl Account {
+    fn add_offer(&mut self, resource: String, rid: String, throughput: Option<Throughput>) {
+        if let Some(throughput) = throughput {
+            self.next_number += 1;
+            let offer = Offer::new(self.next_number, resource, rid, throughput, now());
+            self.offers.push(offer);
+        }
+    }
+
     /// A container as it is now, unless it was deleted meanwhile, or even made anew.
     fn current(&mut self, container: &Container) -> Result<&mut Arc<Container>, MetadataError> {
         self.containers

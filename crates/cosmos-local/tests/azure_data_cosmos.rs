@@ -13,7 +13,8 @@ use azure_data_cosmos::{
     },
 };
 use cosmos_local::{
-    Account, CosmosLocal, EMULATOR_KEY, Failover, LinkState, RegionConfig, WriteMode,
+    Account, Availability, ControlError, CosmosLocal, EMULATOR_KEY, Failover, LinkState,
+    RegionConfig, WriteMode,
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -653,5 +654,34 @@ async fn a_query_goes_on_while_the_container_splits() {
     ids.sort();
     let expected: Vec<String> = (0..40).map(|n| format!("o-{n:02}")).collect();
     assert_eq!(ids, expected);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_leaves_a_region_that_is_withdrawn() {
+    let account = start(&REGIONS[..2]).await;
+    let near = orders(&account, &REGIONS[..2]).await;
+    put(&near, "a").await;
+    settled(&account).await;
+    account
+        .set_availability(REGIONS[0], Availability::Withdrawn)
+        .await
+        .unwrap();
+    put(&near, "b").await;
+    read(&near, "a").await.unwrap();
+    let needed = account.set_availability(REGIONS[1], Availability::Withdrawn);
+    assert!(matches!(needed.await, Err(ControlError::Needed(_))));
+    account
+        .set_availability(REGIONS[0], Availability::Online)
+        .await
+        .unwrap();
+    settled(&account).await;
+    let back = orders(&account, &REGIONS[..1]).await;
+    read(&back, "b").await.unwrap();
+    put(&back, "c").await;
+    settled(&account).await;
+    for region in &REGIONS[..2] {
+        assert_eq!(account.item_count(region, "shop", "orders"), Some(3));
+    }
     account.shutdown().await;
 }

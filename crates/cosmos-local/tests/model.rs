@@ -7,6 +7,7 @@
 //!
 //! - regions show what the model shows, and all the same once links are open,
 //! - a reader of the feed gets every version that is still there when it has read to the end,
+//! - a reader of all versions and deletes knows exactly what its region shows,
 //! - nothing that was acknowledged is lost.
 //!
 //! `COSMOS_MODEL_SCHEDULES` is how many schedules to run, `COSMOS_MODEL_SEED` the first seed. A failure names its seed.
@@ -25,7 +26,7 @@ use cosmos_local::{Account, Availability, LinkQuality, LinkState};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use support::{Container, REGIONS, Raw, builder, gateways, key, settled};
+use support::{Answer, Container, REGIONS, Raw, builder, gateways, key, settled};
 
 /// Schedules of a usual run, and how many of them, in a hundred, restart from a folder.
 const SCHEDULES: u64 = 2000;
@@ -127,6 +128,13 @@ struct Reader {
     last: BTreeMap<usize, usize>,
 }
 
+/// A reader of all versions and deletes of one region.
+#[derive(Default)]
+struct Follower {
+    etag: String,
+    state: BTreeMap<usize, usize>,
+}
+
 /// Items 0 to 2 are in one partition, the others in another.
 fn partition(item: usize) -> &'static str {
     if item < 3 { "p" } else { "q" }
@@ -199,6 +207,49 @@ impl World {
         list.documents().iter().map(parse).collect()
     }
 
+    /// A follower that starts with what a region shows now.
+    async fn follow(&self, region: usize) -> Follower {
+        let now = self.versions(region, "*").await;
+        assert_eq!(now.status, 304, "{now:?}");
+        Follower {
+            etag: now.header("etag").to_owned(),
+            state: self.shown(region).await,
+        }
+    }
+
+    async fn versions(&self, region: usize, after: &str) -> Answer {
+        let headers = [
+            ("a-im", "Full-Fidelity Feed"),
+            ("x-ms-max-item-count", "3"),
+            ("if-none-match", after),
+        ];
+        let items = self.items(region);
+        items.send("GET", "docs", "", &headers, None).await
+    }
+
+    async fn catch_up(&self, region: usize, follower: &mut Follower) {
+        loop {
+            let page = self.versions(region, &follower.etag).await;
+            follower.etag = page.header("etag").to_owned();
+            for row in page.documents() {
+                if row["metadata"]["operationType"] == "delete" {
+                    let item = row["metadata"]["id"].as_str().unwrap().parse().unwrap();
+                    assert!(follower.state.remove(&item).is_some(), "{row}");
+                } else {
+                    let (item, version) = parse(&row["current"]);
+                    let before = follower.state.insert(item, version);
+                    let is_new = row["metadata"]["operationType"] == "create";
+                    assert_eq!(before.is_none(), is_new, "{row}");
+                }
+            }
+            match page.status {
+                200 => {}
+                304 => return,
+                _ => panic!("{page:?}"),
+            }
+        }
+    }
+
     async fn poll(&self, reader: &mut Reader, page: usize) {
         let items = self.items(reader.region);
         let size = page.to_string();
@@ -232,6 +283,10 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
         region,
         ..Reader::default()
     });
+    let mut followers = Vec::new();
+    for region in 0..COUNT {
+        followers.push(world.follow(region).await);
+    }
     if is_live {
         for link in world.account.links() {
             let quality = LinkQuality {
@@ -394,9 +449,20 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                 settled(&world.account).await;
                 world.cut_all();
                 model.deliver_all();
+                // What a region has shown before its start is not kept.
+                for (region, follower) in followers.iter_mut().enumerate() {
+                    *follower = world.follow(region).await;
+                }
             }
             _ if !is_live && online[region] => {
                 let shown = world.shown(region).await;
+                world.catch_up(region, &mut followers[region]).await;
+                check(followers[region].state == shown, || {
+                    format!(
+                        "who follows {region} knows {:?}, and it shows {shown:?}",
+                        followers[region].state
+                    )
+                })?;
                 check(shown == model.state(region), || {
                     format!(
                         "{region} shows {shown:?}, and not {:?}",
@@ -432,6 +498,15 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
     } else {
         check(shown == model.state(0), || {
             format!("all show {shown:?}, and not {:?}", model.state(0))
+        })?;
+    }
+    for (region, follower) in followers.iter_mut().enumerate() {
+        world.catch_up(region, follower).await;
+        check(follower.state == shown, || {
+            format!(
+                "who follows {region} knows {:?}, and it shows {shown:?}",
+                follower.state
+            )
         })?;
     }
     for reader in &mut readers {

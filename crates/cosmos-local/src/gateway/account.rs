@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 use super::{
     Gateway,
     documents::is_query,
-    endpoint,
-    query::over_resources,
+    endpoint, query,
     reply::{ApiError, Reply},
     request::Request,
 };
-use crate::{WriteMode, container::Container, metadata::MetadataError};
+use crate::{WriteMode, container::Container, metadata::MetadataError, offer::Throughput};
 
 impl From<MetadataError> for ApiError {
     fn from(error: MetadataError) -> Self {
@@ -35,13 +34,13 @@ fn not_allowed(request: &Request) -> ApiError {
     )
 }
 
-/// Throughput is not limited here, so there are no offers; SDKs take an empty list for "not configured".
-pub(super) fn offers(request: &Request) -> Result<Reply, ApiError> {
-    match request.method {
-        Method::GET | Method::HEAD => Ok(list("", "Offers", Vec::new())),
-        Method::POST if is_query(request) => over_resources(request, "", "Offers", Vec::new()),
-        _ => Err(not_allowed(request)),
-    }
+/// The throughput that a create asks for.
+fn throughput(request: &Request) -> Result<Option<Throughput>, ApiError> {
+    Throughput::of_headers(
+        request.header("x-ms-offer-throughput"),
+        request.header("x-ms-cosmos-offer-autopilot-settings"),
+    )
+    .map_err(ApiError::bad_request)
 }
 
 fn list(rid: &str, name: &str, items: Vec<Value>) -> Reply {
@@ -56,7 +55,9 @@ fn list(rid: &str, name: &str, items: Vec<Value>) -> Reply {
 impl Gateway {
     pub(super) fn account(&self, region: usize) -> Reply {
         let location = |region: &super::Region| json!({"name": region.name, "databaseAccountEndpoint": endpoint(region.port.load(Ordering::Relaxed))});
-        let locations: Vec<Value> = self.regions.iter().map(location).collect();
+        let listed = self.regions.iter().enumerate();
+        let listed = listed.filter(|(index, _)| self.is_listed(*index));
+        let locations: Vec<Value> = listed.map(|(_, region)| location(region)).collect();
         let (multi, writable) = match self.write_mode {
             WriteMode::Multi => (true, locations.clone()),
             WriteMode::Single => (false, vec![location(&self.regions[self.hub()])]),
@@ -98,15 +99,29 @@ impl Gateway {
     }
 
     pub(super) fn databases(&self, request: &Request) -> Result<Reply, ApiError> {
-        let views = || {
-            let databases = self.metadata.databases();
-            databases.iter().map(|database| database.view()).collect()
-        };
         match request.method {
-            Method::GET | Method::HEAD => Ok(list("", "Databases", views())),
-            Method::POST if is_query(request) => over_resources(request, "", "Databases", views()),
+            Method::GET | Method::HEAD => Ok(list(
+                "",
+                "Databases",
+                self.metadata
+                    .databases()
+                    .iter()
+                    .map(|database| database.view())
+                    .collect(),
+            )),
+            Method::POST if is_query(request) => {
+                let databases = self.metadata.databases();
+                let views = databases.iter().map(|database| database.view());
+                Ok(list(
+                    "",
+                    "Databases",
+                    query::parse(request)?.execute(views)?,
+                ))
+            }
             Method::POST => {
-                let database = self.metadata.create_database(&request.object()?)?;
+                let database = self
+                    .metadata
+                    .create_database(&request.object()?, throughput(request)?)?;
                 Ok(Reply::json(StatusCode::CREATED, &database.view()))
             }
             _ => Err(not_allowed(request)),
@@ -140,22 +155,30 @@ impl Gateway {
             )
             .substatus(1003)
         })?;
-        let views = || {
-            let containers = self.metadata.containers(&database.id);
-            let views = containers.iter().map(|container| container.view());
-            views.collect()
-        };
-        const LIST: &str = "DocumentCollections";
         match request.method {
-            Method::GET | Method::HEAD => Ok(list(&database.rid(), LIST, views())),
+            Method::GET | Method::HEAD => {
+                let containers = self.metadata.containers(&database.id);
+                Ok(list(
+                    &database.rid(),
+                    "DocumentCollections",
+                    containers
+                        .iter()
+                        .map(|container| container.view())
+                        .collect(),
+                ))
+            }
             Method::POST if is_query(request) => {
-                over_resources(request, &database.rid(), LIST, views())
+                let containers = self.metadata.containers(&database.id);
+                let views = containers.iter().map(|container| container.view());
+                let found = query::parse(request)?.execute(views)?;
+                Ok(list(&database.rid(), "DocumentCollections", found))
             }
             Method::POST => {
                 let container = self.metadata.create_container(
                     &database.id,
                     request.object()?,
                     self.partitions,
+                    throughput(request)?,
                 )?;
                 Ok(Reply::json(StatusCode::CREATED, &container.view())
                     .header("etag", container.etag()))
@@ -201,6 +224,35 @@ impl Gateway {
             }
             _ => Err(not_allowed(request)),
         }
+    }
+
+    /// `/offers`
+    pub(super) fn offers(&self, request: &Request) -> Result<Reply, ApiError> {
+        let offers = self.metadata.offers();
+        let views = offers.iter().map(|offer| offer.view());
+        match request.method {
+            Method::GET | Method::HEAD => Ok(list("", "Offers", views.collect())),
+            Method::POST => Ok(list("", "Offers", query::parse(request)?.execute(views)?)),
+            _ => Err(not_allowed(request)),
+        }
+    }
+
+    /// `/offers/{rid}`
+    pub(super) fn offer(&self, request: &Request, rid: &str) -> Result<Reply, ApiError> {
+        let offer = match request.method {
+            Method::GET | Method::HEAD => self
+                .metadata
+                .offers()
+                .into_iter()
+                .find(|offer| offer.rid() == rid)
+                .ok_or_else(|| MetadataError::NotFound(format!("offer {rid:?}")))?,
+            Method::PUT => self.metadata.replace_offer(rid, &request.object()?)?,
+            _ => return Err(not_allowed(request)),
+        };
+        Ok(
+            Reply::json(StatusCode::OK, &offer.view())
+                .header("x-ms-offer-replace-pending", "false"),
+        )
     }
 
     async fn forget(&self, container: u32) {

@@ -196,7 +196,7 @@ fn changed<'a>(
     }
     let changes = table
         .feed
-        .range(after + 1..)
+        .range((Bound::Excluded(after), Bound::Unbounded))
         .filter(|(_, key)| scope.contains(&key.partition));
     Box::new(changes.filter_map(|(position, key)| Some((*position, table.items.get(key)?))))
 }

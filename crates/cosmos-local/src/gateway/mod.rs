@@ -40,7 +40,7 @@ use http::{Method, StatusCode};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    Availability, RegionConfig, WriteMode,
+    Availability, Fault, RegionConfig, WriteMode,
     auth::{MasterKey, Signed},
     budget::Budget,
     charge,
@@ -58,6 +58,9 @@ use request::{Request, Target};
 
 /// How long a request waits for a region to reach the state its session token names. It saves most needless fail-overs.
 const SESSION_WAIT: Duration = Duration::from_millis(100);
+
+/// When to come back after a failure that was asked for and says so.
+const FAULT_RETRY: Duration = Duration::from_millis(10);
 
 /// URL of the gateway on a port, as SDKs want it: with a slash at its end.
 pub(crate) fn endpoint(port: u16) -> String {
@@ -78,6 +81,7 @@ struct Region {
     port: AtomicU16,
     replica: Arc<Replica>,
     availability: watch::Sender<Availability>,
+    fault: watch::Sender<Option<Fault>>,
     budget: Budget,
 }
 
@@ -107,6 +111,7 @@ impl Gateway {
             port: AtomicU16::new(config.port),
             replica,
             availability: watch::channel(Availability::Online).0,
+            fault: watch::channel(None).0,
             budget: Budget::default(),
         };
         Self {
@@ -134,6 +139,33 @@ impl Gateway {
 
     pub(crate) fn set_availability(&self, region: usize, availability: Availability) {
         self.regions[region].availability.send_replace(availability);
+    }
+
+    /// Whether a region is one of the account's at the moment.
+    pub(crate) fn is_listed(&self, region: usize) -> bool {
+        *self.regions[region].availability.borrow() != Availability::Withdrawn
+    }
+
+    pub(crate) fn set_fault(&self, region: usize, fault: Option<Fault>) {
+        self.regions[region].fault.send_replace(fault);
+    }
+
+    /// The failure that a request meets, if it is to meet one.
+    fn meet_fault(&self, region: usize) -> Result<(), ApiError> {
+        let fault = *self.regions[region].fault.borrow();
+        match fault {
+            Some(fault) if rand::random::<f64>() < fault.likelihood => {
+                let status =
+                    StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let error =
+                    ApiError::new(status, "this failure was asked for").substatus(fault.substatus);
+                Err(match fault.status {
+                    429 | 449 => error.retry_after(FAULT_RETRY),
+                    _ => error,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn is_answering(&self, region: usize) -> bool {
@@ -205,6 +237,11 @@ impl Gateway {
                     Availability::Online => self.route(region, request).await,
                     // A request that came in right before the connections were dropped is not answered either.
                     Availability::Silent | Availability::Refusing => std::future::pending().await,
+                    Availability::Withdrawn => Err(ApiError::new(
+                        StatusCode::FORBIDDEN,
+                        format!("the account is not in {}", self.regions[region].name),
+                    )
+                    .substatus(1008)),
                     Availability::Failing => Err(ApiError::new(
                         StatusCode::SERVICE_UNAVAILABLE,
                         "the region is out of order",
@@ -251,7 +288,8 @@ impl Gateway {
                 let reply = async { self.conflict(region, request, &container, id).await };
                 self.within_budget(region, request, &container, reply).await
             }
-            Target::Offers => account::offers(request),
+            Target::Offers => self.offers(request),
+            Target::Offer(rid) => self.offer(request, rid),
             Target::Unsupported(what) => Err(ApiError::unsupported(what)),
         }
     }
@@ -273,7 +311,10 @@ impl Gateway {
             .substatus(3200)
             .retry_after(wait)),
             None => {
-                let reply = operation.await;
+                let reply = match self.meet_fault(region) {
+                    Ok(()) => operation.await,
+                    Err(fault) => Err(fault),
+                };
                 let cost = reply.as_ref().map_or(charge::LEAST, Reply::cost);
                 budget.spend(cost, Instant::now());
                 reply

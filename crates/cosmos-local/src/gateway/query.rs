@@ -293,19 +293,6 @@ fn metrics(time: Duration, looked_at: usize, rows: usize, bytes: usize) -> Strin
     )
 }
 
-/// Answers a query over resources of the account itself: few, so all are looked at, and all rows are one page.
-pub(super) fn over_resources(
-    request: &Request,
-    rid: &str,
-    list: &str,
-    resources: Vec<Value>,
-) -> Result<Reply, ApiError> {
-    let rows = parse(request)?.execute(resources.into_iter())?;
-    let count = rows.len();
-    let body = json!({"_rid": rid, list: rows, "_count": count});
-    Ok(Reply::json(StatusCode::OK, &body).header("x-ms-item-count", count.to_string()))
-}
-
 /// Where a query goes on.
 struct Continuation {
     position: Position,

@@ -168,6 +168,8 @@ impl ApiError {
             StatusCode::PRECONDITION_FAILED => "PreconditionFailed",
             StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+            StatusCode::REQUEST_TIMEOUT => "RequestTimeout",
+            status if status.as_u16() == 449 => "RetryWith",
             StatusCode::NOT_IMPLEMENTED => "NotImplemented",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
             _ => "InternalServerError",

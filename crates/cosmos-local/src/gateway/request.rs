@@ -22,6 +22,7 @@ pub(crate) enum Target {
     Conflicts(String, String),
     Conflict(String, String, String),
     Offers,
+    Offer(String),
     /// Something of the service that is not here, by name.
     Unsupported(&'static str),
 }
@@ -100,6 +101,7 @@ impl Request {
                 | Target::Database(_)
                 | Target::Containers(_)
                 | Target::Container(_, _)
+                | Target::Offer(_)
         ) && !matches!(self.method, Method::GET | Method::HEAD)
             && !self.flag("x-ms-documentdb-isquery")
     }
@@ -185,7 +187,7 @@ fn target(segments: &[String]) -> Option<Target> {
         }
         ["dbs", _, "users", ..] => Target::Unsupported("users and permissions"),
         ["offers"] => Target::Offers,
-        ["offers", ..] => Target::Unsupported("reading or changing an offer"),
+        ["offers", rid] => Target::Offer(own(rid)),
         ["addresses", ..] => Target::Unsupported("direct mode; use gateway mode, which"),
         _ => return None,
     })

@@ -1,5 +1,7 @@
 //! The change feed in its other mode: all versions that were visible in this region, and deletes.
 
+use std::ops::Bound;
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -39,7 +41,10 @@ impl Gateway {
         let mut end = at(state.applied);
         if let Some(table) = state.tables.get(&container.number) {
             let mut last = start;
-            for (position, version) in table.history().range(start + 1..) {
+            for (position, version) in table
+                .history()
+                .range((Bound::Excluded(start), Bound::Unbounded))
+            {
                 if !scope.contains(&version.key.partition) {
                     continue;
                 }

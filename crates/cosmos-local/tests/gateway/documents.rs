@@ -897,3 +897,68 @@ async fn all_versions_and_deletes_are_read_in_their_order() {
     );
     account.shutdown().await;
 }
+
+#[tokio::test]
+async fn metadata_is_queried_and_throughput_is_kept() {
+    let account = start(1).await;
+    let raw = gateways(&account).remove(0);
+    raw.create(json!({"id": "plain"})).await;
+    let with = |header| [("x-ms-offer-throughput", header)];
+    let path = "dbs/db/colls";
+    let refused = raw.send("POST", path, &with("7"), Some(&simple())).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let created = raw.send("POST", path, &with("500"), Some(&simple())).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let sql = [("x-ms-documentdb-isquery", "true")];
+    let query = |text: &str, name: &str, value: &Value| json!({"query": text, "parameters": [{"name": name, "value": value}]});
+    let body = query("SELECT * FROM root r WHERE r.id = @id", "@id", &json!("c"));
+    let found = raw.send("POST", path, &sql, Some(&body)).await;
+    assert_eq!(
+        (
+            &found.body["_count"],
+            &found.body["DocumentCollections"][0]["_rid"]
+        ),
+        (&json!(1), &created.body["_rid"])
+    );
+    let body = query("SELECT * FROM root r WHERE r.id = @id", "@id", &json!("db"));
+    assert_eq!(
+        raw.send("POST", "dbs", &sql, Some(&body)).await.body["_count"],
+        1
+    );
+
+    let body = query(
+        "SELECT * FROM root r WHERE r.resource=@link",
+        "@link",
+        &created.body["_self"],
+    );
+    let found = raw.send("POST", "offers", &sql, Some(&body)).await;
+    let mut offer = found.body["Offers"][0].clone();
+    assert_eq!(
+        (
+            &offer["content"]["offerThroughput"],
+            &offer["offerResourceId"]
+        ),
+        (&json!(500), &created.body["_rid"])
+    );
+    offer["content"] = json!({"offerAutopilotSettings": {"maxThroughput": 4000}});
+    let path = format!("offers/{}", offer["_rid"].as_str().unwrap());
+    let replaced = raw.send("PUT", &path, &[], Some(&offer)).await;
+    assert_eq!(
+        (
+            replaced.status,
+            replaced.header("x-ms-offer-replace-pending")
+        ),
+        (200, "false"),
+        "{replaced:?}"
+    );
+    assert_eq!(
+        raw.send("GET", &path, &[], None).await.body["content"]["offerAutopilotSettings"]["maxThroughput"],
+        4000
+    );
+    raw.send("DELETE", "dbs/db/colls/c", &[], None).await;
+    assert_eq!(
+        raw.send("GET", "offers", &[], None).await.body["Offers"],
+        json!([])
+    );
+    account.shutdown().await;
+}

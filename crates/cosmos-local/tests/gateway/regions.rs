@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cosmos_local::{Availability, ControlError, Failover, LinkQuality, LinkState, WriteMode};
+use cosmos_local::{
+    Availability, ControlError, Failover, Fault, LinkQuality, LinkState, WriteMode,
+};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -359,5 +361,97 @@ async fn the_write_region_stays_where_it_is_over_a_restart() {
         .map(|region| region.writable)
         .collect();
     assert_eq!(writable, [false, true]);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn failures_can_be_asked_for() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    for (status, substatus, code) in [
+        (503, 0, "ServiceUnavailable"),
+        (410, 1022, "Gone"),
+        (429, 3092, "TooManyRequests"),
+        (449, 0, "RetryWith"),
+    ] {
+        let fault = Fault {
+            status,
+            substatus,
+            likelihood: 1.0,
+        };
+        account.set_fault(REGIONS[0], Some(fault)).unwrap();
+        let failed = put(&items[0], "a", json!({})).await;
+        assert_eq!(
+            (failed.codes(), &failed.body["code"]),
+            ((status, substatus), &json!(code))
+        );
+        assert_eq!(
+            put(&items[1], &status.to_string(), json!({})).await.status,
+            201
+        );
+    }
+    let sometimes = Fault {
+        status: 503,
+        substatus: 0,
+        likelihood: 0.5,
+    };
+    account.set_fault(REGIONS[0], Some(sometimes)).unwrap();
+    let mut statuses = std::collections::BTreeSet::new();
+    eventually("both happen", async || {
+        statuses.insert(items[0].read(&key("t"), "a").await.status);
+        statuses.len() == 2
+    })
+    .await;
+    account.set_fault(REGIONS[0], None).unwrap();
+    assert_eq!(
+        items[0].read(&key("t"), "a").await.status,
+        404,
+        "nothing was done"
+    );
+    let no_failure = Fault {
+        status: 200,
+        substatus: 0,
+        likelihood: 1.0,
+    };
+    assert!(account.set_fault(REGIONS[0], Some(no_failure)).is_err());
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_withdrawn_region_is_not_of_the_account_until_it_comes_back() {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    let needed = account.set_availability(REGIONS[0], Availability::Withdrawn);
+    assert!(matches!(needed.await, Err(ControlError::Needed(_))));
+    account
+        .set_availability(REGIONS[1], Availability::Withdrawn)
+        .await
+        .unwrap();
+    assert_eq!(items[1].read(&key("t"), "a").await.codes(), (403, 1008));
+    let listed = async || {
+        let body = raw[0].send("GET", "", &[], None).await.body;
+        body["readableLocations"].as_array().unwrap().len()
+    };
+    assert_eq!(listed().await, 1);
+    let refused = account.fail_over(REGIONS[1], Failover::Forced).await;
+    assert!(matches!(refused, Err(ControlError::Withdrawn(_))));
+    put(&items[0], "a", json!({})).await;
+    account
+        .set_availability(REGIONS[1], Availability::Online)
+        .await
+        .unwrap();
+    settled(&account).await;
+    assert_eq!(
+        (listed().await, items[1].read(&key("t"), "a").await.status),
+        (2, 200)
+    );
     account.shutdown().await;
 }
