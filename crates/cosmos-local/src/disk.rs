@@ -35,7 +35,7 @@ struct ItemRow {
     siblings: Vec<Record>,
     position: u64,
     seen: Vec<u64>,
-    cause: (usize, u64),
+    heard: Vec<u64>,
     applied_at: i64,
 }
 
@@ -92,7 +92,7 @@ impl Disk {
                     siblings,
                     row.position,
                     row.seen.into(),
-                    row.cause,
+                    row.heard,
                     row.applied_at,
                 );
                 let table = state.tables.entry(row.container).or_default();
@@ -124,7 +124,7 @@ impl Disk {
                         .collect(),
                     position: item.position,
                     seen: item.seen.to_vec(),
-                    cause: item.cause,
+                    heard: item.heard.clone(),
                     applied_at: item.applied_at,
                 };
                 let row = serde_json::to_vec(&row)?;

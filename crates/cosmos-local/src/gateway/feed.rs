@@ -31,6 +31,19 @@ pub(super) struct Continuation {
     region: usize,
     position: u64,
     seen: Vec<u64>,
+    ahead: Option<Ahead>,
+}
+
+/// What a client knows from another region that this one has not seen yet.
+///
+/// It may have been given a version that never shows here: one that was replaced before it arrived. So once this region
+/// has seen as much, the client is given again whatever those mutations are about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ahead {
+    /// Per region, the last mutation about which client and region agree.
+    from: Vec<u64>,
+    /// Per region, the last mutation that the client may know of.
+    to: Vec<u64>,
 }
 
 impl Continuation {
@@ -40,28 +53,42 @@ impl Continuation {
             region,
             position,
             seen: vec![0; regions],
+            ahead: None,
         }
     }
 
     pub(super) fn text(&self) -> String {
-        let seen: Vec<String> = self.seen.iter().map(u64::to_string).collect();
-        format!("\"{}.{};{}\"", self.region, self.position, seen.join(","))
+        let mut text = format!("{}.{};{}", self.region, self.position, list(&self.seen));
+        if let Some(Ahead { from, to }) = &self.ahead {
+            text += &format!(";{};{}", list(from), list(to));
+        }
+        format!("\"{text}\"")
     }
 
     fn parse(text: &str, regions: usize) -> Option<Self> {
-        let (place, seen) = text.trim().trim_matches('"').split_once(';')?;
-        let (region, position) = place.split_once('.')?;
-        let seen = seen
-            .split(',')
-            .map(|number| number.parse().ok())
-            .collect::<Option<Vec<u64>>>()?;
-        let continuation = Self {
-            region: region.parse().ok()?,
-            position: position.parse().ok()?,
-            seen,
+        let mut parts = text.trim().trim_matches('"').split(';');
+        let (region, position) = parts.next()?.split_once('.')?;
+        let (region, position) = (region.parse().ok()?, position.parse().ok()?);
+        let vectors = parts
+            .map(|part| {
+                let numbers = part.split(',').map(|number| number.parse().ok());
+                let numbers = numbers.collect::<Option<Vec<u64>>>()?;
+                (numbers.len() == regions).then_some(numbers)
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let (seen, ahead) = match <[Vec<u64>; 3]>::try_from(vectors) {
+            Ok([seen, from, to]) => (seen, Some(Ahead { from, to })),
+            Err(vectors) => {
+                let [seen] = <[Vec<u64>; 1]>::try_from(vectors).ok()?;
+                (seen, None)
+            }
         };
-        (continuation.region < regions && continuation.seen.len() == regions)
-            .then_some(continuation)
+        (region < regions).then_some(Self {
+            region,
+            position,
+            seen,
+            ahead,
+        })
     }
 
     /// Reads what a client has sent back.
@@ -78,23 +105,61 @@ impl Continuation {
         (self.region == region).then_some(self.position)
     }
 
-    /// The position in the feed of `region` after which everything new to the holder comes.
-    fn position_in(&self, region: usize, state: &State, container: u32) -> u64 {
+    /// The position in the feed of `region` after which everything new to the holder comes, and what the holder knows
+    /// beyond what the region has seen.
+    fn resume_in(&self, region: usize, state: &State, container: u32) -> (u64, Option<Ahead>) {
+        let reached = |to: &[u64]| state.seen.iter().zip(to).all(|(seen, to)| seen >= to);
         if self.region == region {
-            return self.position;
+            return match &self.ahead {
+                Some(ahead) if reached(&ahead.to) => {
+                    let start = first_change(state, container, |origin| ahead.from[origin]);
+                    (start.min(self.position), None)
+                }
+                ahead => (self.position, ahead.clone()),
+            };
         }
-        let new = |item: &&Item| item.cause.1 > self.seen[item.cause.0];
-        let items = state
-            .tables
-            .get(&container)
-            .into_iter()
-            .flat_map(|table| table.items.values());
-        items
-            .filter(new)
-            .map(|item| item.position - 1)
-            .min()
-            .unwrap_or(state.applied)
+        let (known, most) = match &self.ahead {
+            None => (self.seen.clone(), self.seen.clone()),
+            Some(Ahead { from, to }) => (least(&self.seen, from), greatest(&self.seen, to)),
+        };
+        let start = first_change(state, container, |origin| known[origin]);
+        let ahead = (!reached(&most)).then(|| Ahead {
+            from: least(&known, &state.seen),
+            to: most,
+        });
+        (start, ahead)
     }
+}
+
+/// The position before the first item that has heard of more, from any region, than is known of that region.
+fn first_change(state: &State, container: u32, known: impl Fn(usize) -> u64) -> u64 {
+    let items = state
+        .tables
+        .get(&container)
+        .into_iter()
+        .flat_map(|table| table.items.values());
+    let new = |item: &&Item| {
+        let mut heard = item.heard.iter().enumerate();
+        heard.any(|(origin, number)| *number > known(origin))
+    };
+    items
+        .filter(new)
+        .map(|item| item.position.saturating_sub(1))
+        .min()
+        .unwrap_or(state.applied)
+}
+
+fn list(numbers: &[u64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    numbers.join(",")
+}
+
+fn least(a: &[u64], b: &[u64]) -> Vec<u64> {
+    a.iter().zip(b).map(|(a, b)| *a.min(b)).collect()
+}
+
+fn greatest(a: &[u64], b: &[u64]) -> Vec<u64> {
+    a.iter().zip(b).map(|(a, b)| *a.max(b)).collect()
 }
 
 impl Gateway {
@@ -122,15 +187,10 @@ impl Gateway {
 
         let lifetimes = Lifetimes::now(container);
         let state = self.replica(region).read();
-        let end = || Continuation {
-            region,
-            position: state.applied,
-            seen: state.seen.clone(),
-        };
-        let start = match request.header("if-none-match") {
-            None => 0,
-            Some("*") => state.applied,
-            Some(text) => Continuation::read(text, self.regions.len())?.position_in(
+        let (start, ahead) = match request.header("if-none-match") {
+            None => (0, None),
+            Some("*") => (state.applied, None),
+            Some(text) => Continuation::read(text, self.regions.len())?.resume_in(
                 region,
                 &state,
                 container.number,
@@ -160,13 +220,15 @@ impl Gateway {
         }
         // A full page ends at its last change; one that reached the end, at the end, so that it need not be looked at again.
         let reached_end = rows.len() < most && bytes <= MAX_PAGE_BYTES;
-        let continuation = match last {
-            Some((position, seen)) if !reached_end => Continuation {
-                region,
-                position,
-                seen: seen.to_vec(),
-            },
-            _ => end(),
+        let (position, seen) = match last {
+            Some((position, seen)) if !reached_end => (position, seen.to_vec()),
+            _ => (state.applied, state.seen.clone()),
+        };
+        let continuation = Continuation {
+            region,
+            position,
+            seen,
+            ahead,
         };
         drop(state);
         let reply = if rows.is_empty() {
@@ -230,21 +292,31 @@ mod tests {
 
     #[test]
     fn continuations_round_trip_and_nonsense_is_refused() {
-        let continuation = Continuation {
+        let mut continuation = Continuation {
             region: 1,
             position: 58,
             seen: vec![40, 18],
+            ahead: None,
         };
         assert_eq!(continuation.text(), "\"1.58;40,18\"");
-        assert_eq!(
-            Continuation::parse(&continuation.text(), 2),
-            Some(continuation)
-        );
+        for ahead in [
+            None,
+            Some(Ahead {
+                from: vec![40, 1],
+                to: vec![44, 18],
+            }),
+        ] {
+            continuation.ahead = ahead;
+            let read = Continuation::parse(&continuation.text(), 2);
+            assert_eq!(read.as_ref(), Some(&continuation));
+        }
         for bad in [
             "",
             "\"58\"",
             "\"1.58;40\"",
             "\"2.58;40,18\"",
+            "\"1.58;40,18;40,18\"",
+            "\"1.58;40,18;40,18;40\"",
             "\"1.x;40,18\"",
             "\"-1.5;1,2\"",
         ] {

@@ -103,7 +103,7 @@ impl<'a> Staged<'a> {
         let mut item = self
             .item(container, &key)
             .cloned()
-            .unwrap_or_else(|| Item::new(&record));
+            .unwrap_or_else(|| Item::new(self.base.seen.len()));
         let before = (item.position, item.current().map(|_| item.position));
         item.add(record, self.delta.applied, &self.delta.seen);
         if item.position != before.0

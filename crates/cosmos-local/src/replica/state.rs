@@ -20,33 +20,26 @@ pub(crate) struct Item {
     pub(crate) position: u64,
     /// What this region had seen, from each, after that change.
     pub(crate) seen: Arc<[u64]>,
-    /// Origin and number of the record that made that change.
-    pub(crate) cause: (usize, u64),
+    /// Per region, the number of its last mutation of this item that was applied here, whether it won or lost.
+    pub(crate) heard: Vec<u64>,
     /// When that change was applied here, in seconds since 1970.
     pub(crate) applied_at: i64,
 }
 
 impl Item {
-    /// An item of which nothing is known but that this record is about it.
-    pub(super) fn new(record: &Record) -> Self {
-        Self::from_disk(
-            Vec::new(),
-            0,
-            Arc::from([]),
-            (record.origin, record.number),
-            0,
-        )
+    /// An item of which nothing is known.
+    pub(super) fn new(regions: usize) -> Self {
+        Self::from_disk(Vec::new(), 0, Arc::from([]), vec![0; regions], 0)
     }
 
     /// Adds a record; when that changes what everybody sees, the item moves to a position in the feed.
     pub(super) fn add(&mut self, record: Arc<Record>, position: u64, seen: &[u64]) {
-        let cause = (record.origin, record.number);
+        self.heard[record.origin] = record.number;
         let before = self.winner().map(|record| record.etag.clone());
         merge(&mut self.siblings, record);
         if self.winner().map(|record| &record.etag) != before.as_ref() {
             self.position = position;
             self.seen = Arc::from(seen);
-            self.cause = cause;
             self.applied_at = now_s();
         }
     }
@@ -55,14 +48,14 @@ impl Item {
         siblings: Vec<Arc<Record>>,
         position: u64,
         seen: Arc<[u64]>,
-        cause: (usize, u64),
+        heard: Vec<u64>,
         applied_at: i64,
     ) -> Self {
         Self {
             siblings,
             position,
             seen,
-            cause,
+            heard,
             applied_at,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Container, builder, gateways, key};
+use crate::support::{Answer, Container, builder, eventually, gateways, key};
 
 fn definition() -> Value {
     json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2}})
@@ -196,4 +196,93 @@ async fn pages_of_a_query_end_and_neither_repeat_nor_skip() {
     }
     assert_eq!(found.len(), 25);
     account.shutdown().await;
+}
+
+#[tokio::test]
+async fn windows_of_keys_divide_queries_lists_and_feeds() {
+    let account = builder(1).start().await.unwrap();
+    let raw = gateways(&account).remove(0);
+    raw.create(definition()).await;
+    let items = raw.container("c");
+    fill(&items, 0, 30).await;
+    let borders = [
+        "",
+        "0A",
+        "1C33",
+        "20000000000000000000000000000000",
+        "3f",
+        "FF",
+    ];
+    let (mut queried, mut listed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    for window in borders.windows(2) {
+        let headers = [
+            ("x-ms-start-epk", window[0]),
+            ("x-ms-end-epk", window[1]),
+            ("x-ms-read-key-type", "EffectivePartitionKeyRange"),
+        ];
+        let answers = [
+            items.query("SELECT * FROM c", &headers).await,
+            items.send("GET", "docs", "", &headers, None).await,
+            items.changes(None, &headers).await,
+        ];
+        let sorted = |answer: &Answer| {
+            let mut ids: Vec<String> = answer.ids().into_iter().map(str::to_owned).collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!(sorted(&answers[0]), sorted(&answers[1]), "{window:?}");
+        assert_eq!(sorted(&answers[0]), sorted(&answers[2]), "{window:?}");
+        queried.extend(sorted(&answers[0]));
+        listed.extend(sorted(&answers[1]));
+        changed.extend(sorted(&answers[2]));
+    }
+    for ids in [queried, listed, changed] {
+        let unique: BTreeSet<&String> = ids.iter().collect();
+        assert_eq!((ids.len(), unique.len()), (30, 30));
+    }
+    let wrong = [
+        ("x-ms-start-epk", ""),
+        ("x-ms-end-epk", "FF"),
+        ("x-ms-read-key-type", "EffectivePartitionKey"),
+    ];
+    assert_eq!(items.changes(None, &wrong).await.status, 400);
+    account.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_beside_many_writers_misses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for data in [None, Some(folder.path().to_owned())] {
+        let account = builder(2).data_dir(data).start().await.unwrap();
+        let raw = gateways(&account);
+        raw[0].create(definition()).await;
+        let writers: Vec<_> = (0..4)
+            .map(|writer: usize| {
+                let items = raw[writer % 2].container("c");
+                tokio::spawn(async move {
+                    for n in 0..50 {
+                        let id = format!("{writer}-{n}");
+                        let written = items.upsert(&key("t"), &json!({"id": id, "k": "t"})).await;
+                        assert_eq!(written.status, 201, "{written:?}");
+                    }
+                })
+            })
+            .collect();
+        let items = raw[0].container("c");
+        let (mut seen, mut etag) = (BTreeSet::new(), None::<String>);
+        eventually("everything is delivered", async || {
+            let headers = [("x-ms-max-item-count", "7")];
+            let page = items.changes(etag.as_deref(), &headers).await;
+            for id in page.ids() {
+                assert!(seen.insert(id.to_owned()), "{id} twice");
+            }
+            etag = Some(page.header("etag").to_owned());
+            seen.len() == 200
+        })
+        .await;
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        account.shutdown().await;
+    }
 }

@@ -455,3 +455,62 @@ async fn a_withdrawn_region_is_not_of_the_account_until_it_comes_back() {
     );
     account.shutdown().await;
 }
+
+/// A reader sees a version in one region that never shows in the next, because what replaced it was there first; and the
+/// one that stands in the end was known to the reader's first region, which did not show it.
+#[tokio::test]
+async fn a_reader_that_moves_is_not_left_with_a_version_that_was_replaced() {
+    for moves_late in [true, false] {
+        let account = builder(3).start().await.unwrap();
+        let raw = gateways(&account);
+        let mut by_rank = definition();
+        by_rank["conflictResolutionPolicy"] =
+            json!({"mode": "LastWriterWins", "conflictResolutionPath": "/rank"});
+        raw[0].create(by_rank).await;
+        let items = containers(&raw);
+        set_links(&account, LinkState::Cut);
+        let carry = async |from: usize, to: usize| {
+            account
+                .set_link(REGIONS[from], REGIONS[to], LinkState::Open, None)
+                .unwrap();
+            eventually("it arrives", async || {
+                let links = account.links();
+                let mut links = links.iter();
+                links.any(|link| {
+                    link.from == REGIONS[from] && link.to == REGIONS[to] && link.pending == 0
+                })
+            })
+            .await;
+            account
+                .set_link(REGIONS[from], REGIONS[to], LinkState::Cut, None)
+                .unwrap();
+        };
+        let ranks = |page: &Answer| -> Vec<Value> {
+            page.documents()
+                .iter()
+                .map(|row| row["rank"].clone())
+                .collect()
+        };
+        put(&items[0], "x", json!({"rank": 5})).await;
+        put(&items[2], "x", json!({"rank": 10})).await;
+        carry(2, 1).await;
+        put(&items[1], "x", json!({"rank": 1})).await;
+        carry(0, 2).await;
+        let page = items[2].changes(None, &[]).await;
+        assert_eq!(ranks(&page), [10]);
+        let mut etag = page.header("etag").to_owned();
+        if !moves_late {
+            let page = items[0].changes(Some(&etag), &[]).await;
+            assert_eq!(ranks(&page), Vec::<Value>::new());
+            etag = page.header("etag").to_owned();
+        }
+        carry(1, 0).await;
+        carry(2, 0).await;
+        assert_eq!(items[0].read(&key("t"), "x").await.body["rank"], 5);
+        let page = items[0].changes(Some(&etag), &[]).await;
+        assert_eq!(ranks(&page), [5]);
+        let etag = page.header("etag");
+        assert_eq!(items[0].changes(Some(etag), &[]).await.status, 304);
+        account.shutdown().await;
+    }
+}
