@@ -206,7 +206,9 @@ impl EventStore {
     /// Forgets the container when it seems to have been replaced by another of the same name.
     async fn failed(&self, error: CosmosError) -> StoreError {
         let status = error.status();
-        if status.is_not_found() || status.is_gone() || status.is_bad_request() {
+        // The SDK reports with 500 that it cannot learn the partitions of a container that is gone.
+        let internal = u16::from(status.status_code()) == 500;
+        if status.is_not_found() || status.is_gone() || status.is_bad_request() || internal {
             *self.container.lock().await = None;
         }
         if status.is_not_found() {

@@ -193,7 +193,6 @@ async fn a_continuation_of_another_region_is_refused_by_name() {
     world.account.shutdown().await;
 }
 
-#[ignore = "known defect: the first read after the container was made anew answers 503 instead of refreshing"]
 #[tokio::test]
 async fn a_container_that_was_made_anew_ends_old_continuations_and_nothing_else() {
     let world = World::start().await;
