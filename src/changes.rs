@@ -140,23 +140,31 @@ impl EventStore {
     /// See [`StoreError`].
     pub async fn changes(&self, from: Start, limit: NonZeroU32) -> Result<Changes, StoreError> {
         timeout(DEADLINE, async {
-            let container = self.container().await?;
-            let resumed = matches!(from, Start::Continuation(_));
-            let answer = match from {
-                Start::Now => self.pin_now(&container).await,
-                from => self.read(&container, from, limit).await.map(Some),
-            };
-            match answer {
-                Ok(Some(changes)) => Ok(changes),
-                Ok(None) => Err(StoreError::Splitting),
-                Err(error) if resumed && error.status().is_bad_request() => {
-                    Err(StoreError::Continuation(Box::new(error)))
-                }
-                Err(error) => Err(self.failed(error).await),
+            match self.ask(from.clone(), limit).await {
+                // Forgotten by now, so the second try opens what is there.
+                Err(StoreError::Cosmos(error)) if is_stale(&error) => self.ask(from, limit).await,
+                answer => answer,
             }
         })
         .await
         .unwrap_or(Err(StoreError::Timeout(DEADLINE)))
+    }
+
+    async fn ask(&self, from: Start, limit: NonZeroU32) -> Result<Changes, StoreError> {
+        let container = self.container().await?;
+        let resumed = matches!(from, Start::Continuation(_));
+        let answer = match from {
+            Start::Now => self.pin_now(&container).await,
+            from => self.read(&container, from, limit).await.map(Some),
+        };
+        match answer {
+            Ok(Some(changes)) => Ok(changes),
+            Ok(None) => Err(StoreError::Splitting),
+            Err(error) if resumed && error.status().is_bad_request() => {
+                Err(StoreError::Continuation(Box::new(error)))
+            }
+            Err(error) => Err(self.failed(error).await),
+        }
     }
 
     /// Reads from the store at the cost of about one request unit, and says which region of the account answered.
@@ -206,9 +214,7 @@ impl EventStore {
     /// Forgets the container when it seems to have been replaced by another of the same name.
     async fn failed(&self, error: CosmosError) -> StoreError {
         let status = error.status();
-        // The SDK reports with 500 that it cannot learn the partitions of a container that is gone.
-        let internal = u16::from(status.status_code()) == 500;
-        if status.is_not_found() || status.is_gone() || status.is_bad_request() || internal {
+        if status.is_not_found() || is_stale(&error) {
             *self.container.lock().await = None;
         }
         if status.is_not_found() {
@@ -339,6 +345,13 @@ fn event(item: &ChangeFeedItem<Value>) -> Option<Event<'static>> {
             None
         }
     }
+}
+
+/// Whether the client remembers a container that is not there any more. The SDK reports with 500 that it cannot learn the
+/// partitions of such a container.
+fn is_stale(error: &CosmosError) -> bool {
+    let status = error.status();
+    status.is_gone() || status.is_bad_request() || u16::from(status.status_code()) == 500
 }
 
 /// Whether it is the item that is not there, rather than its container (substatus 1003) or its session (1002).

@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use azure_core::credentials::{Secret, TokenCredential};
 use azure_data_cosmos::{
-    AccountEndpoint, AccountReference, CosmosClient, CosmosError, RoutingStrategy,
+    AccountEndpoint, AccountReference, CosmosClient, CosmosError, CosmosRuntime, RoutingStrategy,
     clients::{ContainerClient, DatabaseClient},
     options::Region,
 };
@@ -174,7 +174,14 @@ pub async fn connect_to(
         .into_iter()
         .map(|name| Region::new(name.to_owned()))
         .collect();
+    // A runtime of its own: the one that clients share by default remembers containers by name, also those that have been
+    // deleted and made anew since, and who connects again wants to know what is there now.
+    let runtime = CosmosRuntime::builder()
+        .build()
+        .await
+        .map_err(|error| ConnectError::Account(Box::new(error)))?;
     let client = CosmosClient::builder()
+        .with_runtime(runtime)
         .build(
             connection.account()?,
             RoutingStrategy::PreferredRegions(regions),
