@@ -16,9 +16,10 @@
 //! - [`gateway`]: the REST API of one region,
 //! - [`account`]: the handle by which all of it is driven.
 //!
-//! Not here, and refused by name: stored procedures, triggers, user-defined
-//! functions, Entra ID tokens, merging
-//! partition key ranges, regions beyond those that an account was created with (they can be withdrawn and come back).
+//! `COMPATIBILITY.md`, which is tested, says what of the service is here; `benches/gateway` measures it.
+//!
+//! Not here, and refused by name: stored procedures, triggers, user-defined functions, deleting by partition key, users and
+//! permissions, Entra ID tokens, merging partition key ranges, regions beyond those that an account was created with (they can be withdrawn and come back).
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
