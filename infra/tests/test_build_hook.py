@@ -61,7 +61,8 @@ def build(tmp_path):
 def test_the_executable_is_lean_and_static(build):
     done, calls, package = build(musl=True)
     assert done.returncode == 0, done.stderr
-    cargo = f"cargo build --profile deploy --locked --no-default-features --target {MUSL} RUSTFLAGS="
+    flags = "RUSTFLAGS=-C relocation-model=static"
+    cargo = f"cargo build --profile deploy --locked --no-default-features --target {MUSL} {flags}"
     assert calls[:2] == [cargo, "geo-events package --out target/azure/functions --zip"]
     assert calls[-1] == "npm --prefix client run build"
     assert package == "package\n"
@@ -70,7 +71,7 @@ def test_the_executable_is_lean_and_static(build):
 def test_without_musl_glibc_is_linked_in(build):
     done, calls, _ = build()
     assert done.returncode == 0, done.stderr
-    assert "--target x86_64-unknown-linux-gnu RUSTFLAGS=-C target-feature=+crt-static" in calls[0]
+    assert "--target x86_64-unknown-linux-gnu RUSTFLAGS=-C relocation-model=static -C target-feature=+crt-static" in calls[0]
 
 
 def test_a_finished_package_needs_no_rust(build, tmp_path):
