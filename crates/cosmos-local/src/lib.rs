@@ -19,7 +19,8 @@
 //! `COMPATIBILITY.md`, which is tested, says what of the service is here; `benches/gateway` measures it.
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined functions, deleting by partition key, users and
-//! permissions, Entra ID tokens, merging partition key ranges, regions beyond those that an account was created with (they can be withdrawn and come back).
+//! permissions, Entra ID tokens, merging partition key ranges, regions beyond those that an account was created
+//! with (they can be withdrawn and come back).
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
