@@ -41,6 +41,7 @@ export default defineConfig(({ mode }) => {
         ],
       },
     ],
-    test: { include: ["src/**/*.test.ts"] },
+    // Generous: tests wait for conditions, and a busy machine is slow.
+    test: { include: ["src/**/*.test.ts"], testTimeout: 60_000 },
   };
 });

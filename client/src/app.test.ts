@@ -1,6 +1,9 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { App } from "./app.ts";
 
+/** Generous, in milliseconds: the page asks once a second, and only a failure waits this long. */
+const PATIENCE = 20_000;
+
 /** Requests to the control API that wait for an answer, in the order in which they were sent. */
 class ControlApi {
   readonly waiting: { path: string; answer: (response: Response) => void; fail: () => void }[] = [];
@@ -16,7 +19,7 @@ class ControlApi {
 
   /** Takes the oldest request to `path`. */
   async take(path: string) {
-    await vi.waitFor(() => expect(this.waiting.map((request) => request.path)).toContain(path));
+    await vi.waitFor(() => expect(this.waiting.map((request) => request.path)).toContain(path), PATIENCE);
     const [request] = this.waiting.splice(
       this.waiting.findIndex((waiting) => waiting.path === path),
       1,
@@ -60,7 +63,7 @@ describe("the state of the cloud on the page", () => {
   it("is not put back by an answer that was overtaken, nor by a failure that was", async () => {
     const { api, app, events } = start();
     (await api.take("/control/state")).answer(state(1));
-    await vi.waitFor(() => expect(events()).toBe(1));
+    await vi.waitFor(() => expect(events()).toBe(1), PATIENCE);
 
     for (const late of ["answer", "failure"]) {
       const old = await api.take("/control/state");
@@ -72,7 +75,7 @@ describe("the state of the cloud on the page", () => {
 
       if (late === "answer") old.answer(state(1));
       else old.fail();
-      await vi.waitFor(() => expect(api.waiting.length, "the page goes on asking").toBeGreaterThan(0), 3_000);
+      await vi.waitFor(() => expect(api.waiting.length, "the page goes on asking").toBeGreaterThan(0), PATIENCE);
       expect([events(), app.trouble, app.faultError]).toEqual([3, undefined, undefined]);
     }
   });
@@ -80,7 +83,7 @@ describe("the state of the cloud on the page", () => {
   it("says when a change failed, and keeps asking", async () => {
     const { api, app, events } = start();
     (await api.take("/control/state")).answer(state(1));
-    await vi.waitFor(() => expect(events()).toBe(1));
+    await vi.waitFor(() => expect(events()).toBe(1), PATIENCE);
     const change = app.setRegion("West US", { functions: "running" });
     expect(app.pendingFaults).toContain("region/West US");
     const problem = { title: "Conflict", status: 409, detail: "the port is taken" };
