@@ -10,7 +10,7 @@ out=target/azure
 build_package() {
   # A static executable starts on whatever Linux the platform has. The musl target makes one; it needs musl-gcc for the
   # parts that are written in C. Where either is missing, glibc is linked in.
-  # At a fixed address it has nothing to relocate, which is a third of its cold start.
+  # At a fixed address it also has nothing to relocate. Both together cut the cold start by about a third.
   local target=x86_64-unknown-linux-musl flags='-C relocation-model=static'
   if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] || ! command -v musl-gcc >/dev/null; then
     target=x86_64-unknown-linux-gnu
