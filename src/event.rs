@@ -107,10 +107,14 @@ pub fn check_name(name: &str, max: usize) -> Result<(), NameError> {
     if name.len() > max && name.chars().count() > max {
         return Err(NameError::TooLong { max });
     }
-    if name
-        .chars()
-        .any(|c| matches!(c, '/' | '\\' | '?' | '#') || c.is_control())
-    {
+    let is_forbidden = |c: char| matches!(c, '/' | '\\' | '?' | '#') || c.is_control();
+    // Names are ASCII nearly always, and bytes need no decoding.
+    let has_forbidden = if name.is_ascii() {
+        name.bytes().any(|byte| is_forbidden(char::from(byte)))
+    } else {
+        name.chars().any(is_forbidden)
+    };
+    if has_forbidden {
         return Err(NameError::Character);
     }
     if name == "." || name == ".." {

@@ -11,6 +11,7 @@
 //! `src/WebJobs.Script/Workers/MessageExtensions/ScriptInvocationContextExtensions.cs`,
 //! `src/WebJobs.Script/Extensions/HttpRequestExtensions.cs`.
 
+mod scanner;
 mod unpack;
 
 use std::borrow::Cow;
@@ -55,7 +56,8 @@ pub enum InvocationError {
 /// One invocation, borrowed from the body of the host's request. `Metadata` and unknown members are not looked at.
 #[derive(Debug)]
 pub struct Invocation<'a> {
-    data: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// The JSON text of each binding, by name; packed into strings or not.
+    data: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 #[derive(Deserialize)]
@@ -70,17 +72,25 @@ impl<'a> Invocation<'a> {
     /// # Errors
     /// [`InvocationError::Envelope`].
     pub fn parse(body: &'a [u8]) -> Result<Self, InvocationError> {
+        if let Some(members) = str::from_utf8(body).ok().and_then(scanner::data) {
+            let named = |(name, json)| (Cow::Borrowed(name), json);
+            return Ok(Self {
+                data: members.into_iter().map(named).collect(),
+            });
+        }
         let envelope: Envelope<'a> =
             serde_json::from_slice(body).map_err(InvocationError::Envelope)?;
+        let members = envelope.data.map(Pairs::into_inner).unwrap_or_default();
+        let named = |(name, json): (_, &'a RawValue)| (name, Cow::Borrowed(json.get()));
         Ok(Self {
-            data: envelope.data.map(Pairs::into_inner).unwrap_or_default(),
+            data: members.into_iter().map(named).collect(),
         })
     }
 
     /// The structured value of a binding; `None` when it is absent or null in any encoding.
-    pub fn structured(&self, binding: &'static str) -> Option<Structured<'a>> {
-        let (_, raw) = self.data.iter().find(|(name, _)| name == binding)?;
-        let text = unpack(raw.get());
+    pub fn structured(&self, binding: &'static str) -> Option<Structured<'_>> {
+        let (_, json) = self.data.iter().find(|(name, _)| name == binding)?;
+        let text = unpack(json);
         (text != "null").then_some(Structured { binding, text })
     }
 }
