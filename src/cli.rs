@@ -10,7 +10,9 @@ use geo_events::{
     logging, package, provision,
     settings::{Listen, Settings},
     smoke,
+    telemetry::{Instrumentation, Telemetry},
 };
+use opentelemetry::KeyValue;
 
 use crate::stop::{self, Reason};
 
@@ -89,7 +91,7 @@ impl Cli {
         match self.command {
             #[cfg(feature = "local")]
             Command::Up(args) => up(args),
-            Command::Serve => runtime()?.block_on(serve()),
+            Command::Serve => serve(),
             Command::Package(args) => package(args),
             Command::Smoke(args) => runtime()?.block_on(smoke(args)),
             Command::Provision(args) => runtime()?.block_on(provision(args)),
@@ -108,25 +110,49 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 #[cfg(feature = "local")]
 fn up(args: geo_events::local::UpArgs) -> anyhow::Result<Outcome> {
     logging::start_beside_output()?;
+    let telemetry = Telemetry::start("geo-events-up", [])?;
     // All regions share these threads, as many as there are cores.
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut stop = stop::Stop::listen(false)?;
         Box::pin(geo_events::local::run(args, stop.requested())).await
-    })?;
+    });
+    drop(runtime);
+    if let Some(telemetry) = telemetry {
+        telemetry.stop();
+    }
+    outcome?;
     Ok(Outcome::Done)
 }
 
-async fn serve() -> anyhow::Result<Outcome> {
+fn serve() -> anyhow::Result<Outcome> {
     logging::start()?;
     let listen = Listen::from_env()?;
     let settings = Settings::from_env()?;
-    let region = settings.region.clone();
-    if settings.cosmos.is_none() {
+    let region = KeyValue::new("cloud.region", settings.region.as_str().to_owned());
+    let telemetry = Telemetry::start("geo-events", [region])?;
+    let instrumentation = match &telemetry {
+        Some(_) => Instrumentation::of(&settings.region),
+        None => Instrumentation::default(),
+    };
+    let app = App {
+        instrumentation,
+        ..App::new(settings)
+    };
+    let outcome = runtime()?.block_on(serve_app(app, listen));
+    if let Some(telemetry) = telemetry {
+        telemetry.stop();
+    }
+    outcome
+}
+
+async fn serve_app(app: App, listen: Listen) -> anyhow::Result<Outcome> {
+    let region = app.settings.region.clone();
+    if app.settings.cosmos.is_none() {
         tracing::warn!(%region, "there is no CosmosDBConnection: `changes` and `health` will answer 503");
     }
     let mut stop = stop::Stop::listen(listen.under_host)?;
-    let handler = Handler::bind(App::new(settings), listen.port)
+    let handler = Handler::bind(app, listen.port)
         .with_context(|| format!("cannot listen on 127.0.0.1:{}", listen.port))?;
     tracing::info!(%region, address = %handler.address(), version = env!("CARGO_PKG_VERSION"), "serving");
     let mut reason = None;

@@ -45,6 +45,10 @@ pub struct Event<'a> {
     /// When the event was accepted: RFC 3339, UTC, milliseconds, such as `2026-03-01T10:00:00.123Z`.
     #[serde(borrow)]
     pub time: Cow<'a, str>,
+    /// The trace that the event belongs to, as W3C Trace Context writes it; absent when nothing was traced. It says where
+    /// the event came from, and is no part of what it means.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Cow<'a, str>>,
 }
 
 /// How the id of a device begins that exists for a test of a running system only.
@@ -71,6 +75,7 @@ impl Event<'_> {
             region: Cow::Owned(self.region.into_owned()),
             value: self.value,
             time: Cow::Owned(self.time.into_owned()),
+            traceparent: self.traceparent.map(|text| Cow::Owned(text.into_owned())),
         }
     }
 }

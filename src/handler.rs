@@ -158,22 +158,37 @@ async fn serve(
         .get(INVOCATION_ID)
         .and_then(|id| id.to_str().ok())
         .unwrap_or("none");
+    let traceparent = request
+        .headers()
+        .get("traceparent")
+        .and_then(|traceparent| traceparent.to_str().ok());
+    let mut observed = shared
+        .app
+        .instrumentation
+        .invocation(function, id, traceparent);
     let region = shared.app.settings.region.as_str();
-    let span = tracing::info_span!("invocation", region, function = function.name(), id);
+    let trace_id = tracing::field::Empty;
+    let span = tracing::info_span!(
+        "invocation",
+        region,
+        function = function.name(),
+        id,
+        trace_id
+    );
     let (status, reply) = async {
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => {
-                let status = error.as_response_error().status_code();
-                return failure(
-                    status,
-                    &format!("the invocation cannot be received: {error}"),
-                );
-            }
+        let result = match body {
+            Ok(body) => invoke(function, &shared.app, &body, &mut observed)
+                .await
+                .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+            Err(error) => Err((
+                error.as_response_error().status_code(),
+                format!("the invocation cannot be received: {error}"),
+            )),
         };
-        match invoke(function, &shared.app, &body).await {
+        observed.ended(result.as_ref().err().map(|(_, error)| error.as_str()));
+        match result {
             Ok(reply) => (StatusCode::OK, reply),
-            Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            Err((status, error)) => failure(status, &error),
         }
     }
     .instrument(span)

@@ -13,6 +13,7 @@
 //! - [`handler`]: the server that a Functions host talks to
 //! - [`changes`], [`cosmos`]: the change feed on demand, and the way to Cosmos DB
 //! - [`settings`], [`names`]: what is configured, and what is not
+//! - [`telemetry`]: traces and metrics, for whoever watches
 //!
 //! What gets it there:
 //!
@@ -42,3 +43,4 @@ pub mod problem;
 pub mod provision;
 pub mod settings;
 pub mod smoke;
+pub mod telemetry;

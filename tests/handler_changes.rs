@@ -12,6 +12,7 @@ use geo_events::{
     names::{DATABASE, EVENTS},
     provision,
     settings::{RegionName, Settings},
+    telemetry::InvocationSpan,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -99,9 +100,14 @@ fn app(region: &str, connection_string: &str) -> App {
 
 async fn ask(app: &App, function: Function, query: Value) -> (u64, Value) {
     let body = json!({"Data": {"req": {"Method": "GET", "Query": query}}}).to_string();
-    let reply = invoke(function, app, body.as_bytes())
-        .await
-        .expect("a reply");
+    let reply = invoke(
+        function,
+        app,
+        body.as_bytes(),
+        &mut InvocationSpan::unobserved(),
+    )
+    .await
+    .expect("a reply");
     let reply: Value = serde_json::from_slice(&reply).expect("JSON");
     let res = &reply["Outputs"]["res"];
     let body = serde_json::from_str(res["body"].as_str().expect("text")).expect("JSON");

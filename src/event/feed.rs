@@ -147,6 +147,7 @@ fn reason(json: &str) -> Result<String, serde_json::Error> {
         .or_else(|| name("region", fields.region, None))
         .or_else(value)
         .or_else(|| name("time", fields.time, None))
+        .or_else(|| name("traceparent", fields.traceparent, None))
         .unwrap_or_else(|| "is not an event".to_owned()))
 }
 
@@ -163,6 +164,8 @@ struct Fields<'a> {
     value: Option<&'a RawValue>,
     #[serde(borrow)]
     time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    traceparent: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -260,6 +263,10 @@ mod tests {
         assert_eq!(
             with("time", "[]"),
             "`time` must be a string, found an array"
+        );
+        assert_eq!(
+            with("traceparent", "7"),
+            "`traceparent` must be a string, found a number"
         );
         assert_eq!(stranger("7").reason, "is not an object but a number");
         assert_eq!(

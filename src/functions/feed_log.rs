@@ -1,18 +1,25 @@
 //! One line per change feed batch, for whoever watches a deployment.
 //!
 //! There is no platform metric for how far a reader of the change feed is behind. The alerts and the workbook in
-//! `infra/modules/monitoring` compute it from this line, and a test in `infra/tests` keeps both in step.
+//! `infra/modules/monitoring` compute it from this line, and a test in `infra/tests` keeps both in step. Where telemetry
+//! is on, the same goes there as metrics.
 
 use jiff::Timestamp;
 
 use super::Function;
-use crate::{event::Event, settings::RegionName};
+use crate::{event::Event, settings::RegionName, telemetry::InvocationSpan};
 
 /// Says how many events a batch brought, and how long ago the newest of them was accepted.
-pub(super) fn batch(function: Function, region: &RegionName, events: &[Event<'_>]) {
+pub(super) fn batch(
+    function: Function,
+    region: &RegionName,
+    events: &[Event<'_>],
+    span: &mut InvocationSpan<'_>,
+) {
     let Some(lag_ms) = lag_ms(events, Timestamp::now()) else {
         return;
     };
+    span.delivered(events, lag_ms);
     tracing::info!(
         function = function.name(),
         %region,

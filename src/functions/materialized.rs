@@ -22,6 +22,7 @@ use crate::{
     invocation::{Invocation, Reply},
     measurement::Measurement,
     settings::{RegionName, Settings},
+    telemetry::InvocationSpan,
 };
 
 #[derive(Serialize)]
@@ -53,7 +54,11 @@ struct Quarantined {
     document: Value,
 }
 
-pub(super) fn invoke(settings: &Settings, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+pub(super) fn invoke(
+    settings: &Settings,
+    body: &[u8],
+    span: &mut InvocationSpan<'_>,
+) -> Result<Vec<u8>, InvokeError> {
     let invocation = Invocation::parse(body)?;
     let documents = invocation.structured("events");
     let batch = documents
@@ -61,10 +66,19 @@ pub(super) fn invoke(settings: &Settings, body: &[u8]) -> Result<Vec<u8>, Invoke
         .map(|documents| documents.read_with(Batch::read))
         .transpose()?
         .unwrap_or_default();
-    feed_log::batch(Function::Materialized, &settings.region, &batch.events);
+    feed_log::batch(
+        Function::Materialized,
+        &settings.region,
+        &batch.events,
+        span,
+    );
 
     let winners = maxima(&batch.events, &settings.materialized_origins);
     let strangers = batch.strangers.len();
+    for event in winners.values() {
+        span.event("materialize", event);
+    }
+    span.materialized(winners.len(), strangers);
     let outputs = Outputs {
         materialized: winners.into_values().map(Maximum::from).collect(),
         quarantine: batch.strangers.into_iter().map(Quarantined::from).collect(),
@@ -158,7 +172,12 @@ mod tests {
         let packed =
             Value::String(Value::String(Value::from(batch.to_vec()).to_string()).to_string());
         let body = json!({"Data": {"events": packed}, "Metadata": {}}).to_string();
-        let reply = invoke(&Settings::of_region(region), body.as_bytes()).unwrap();
+        let reply = invoke(
+            &Settings::of_region(region),
+            body.as_bytes(),
+            &mut InvocationSpan::unobserved(),
+        )
+        .unwrap();
         let reply: Value = serde_json::from_slice(&reply).unwrap();
         for document in reply["Outputs"]["materialized"]
             .as_array()
@@ -253,8 +272,15 @@ mod tests {
         let mut settings = Settings::of_region("North Europe");
         settings.materialized_origins = REGIONS.map(RegionName::new).to_vec();
         let body = json!({"Data": {"events": batch}}).to_string();
-        let reply: Value =
-            serde_json::from_slice(&invoke(&settings, body.as_bytes()).unwrap()).unwrap();
+        let reply: Value = serde_json::from_slice(
+            &invoke(
+                &settings,
+                body.as_bytes(),
+                &mut InvocationSpan::unobserved(),
+            )
+            .unwrap(),
+        )
+        .unwrap();
         // All values are equal, so the smallest id wins.
         assert_eq!(reply["Outputs"]["materialized"][0]["id"], "North Europe");
         assert_eq!(

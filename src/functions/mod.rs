@@ -32,6 +32,7 @@ use crate::{
     invocation::{HttpOutputs, HttpResponse, InvocationError, Reply},
     problem::Problem,
     settings::Settings,
+    telemetry::{Instrumentation, InvocationSpan},
 };
 
 /// A function of this app.
@@ -103,16 +104,19 @@ pub struct App {
     pub health: health::Health,
     /// Time and identity.
     pub source: Source,
+    /// What is told of the functions' work.
+    pub instrumentation: Instrumentation,
 }
 
 impl App {
-    /// An app with the clock and the ids of the real world. Connects to nothing yet.
+    /// An app with the clock and the ids of the real world, and no instrumentation. Connects to nothing yet.
     pub fn new(settings: Settings) -> Self {
         Self {
             store: EventStore::new(&settings),
             settings,
             health: health::Health::default(),
             source: Source::system(),
+            instrumentation: Instrumentation::default(),
         }
     }
 }
@@ -151,13 +155,18 @@ pub enum InvokeError {
 ///
 /// # Errors
 /// See [`InvokeError`].
-pub async fn invoke(function: Function, app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+pub async fn invoke(
+    function: Function,
+    app: &App,
+    body: &[u8],
+    span: &mut InvocationSpan<'_>,
+) -> Result<Vec<u8>, InvokeError> {
     match function {
-        Function::WriteEvent => write_event::invoke(app, body),
+        Function::WriteEvent => write_event::invoke(app, body, span),
         Function::ReadApi => read_api::invoke(body),
         Function::Negotiate => negotiate::invoke(body),
-        Function::Notifications => notifications::invoke(&app.settings, body),
-        Function::Materialized => materialized::invoke(&app.settings, body),
+        Function::Notifications => notifications::invoke(&app.settings, body, span),
+        Function::Materialized => materialized::invoke(&app.settings, body, span),
         Function::Changes => changes::invoke(app, body).await,
         Function::Health => health::invoke(app).await,
     }

@@ -5,6 +5,8 @@
 //!
 //! A push is at most once for the browser and at least once for the feed: clients know an event by its id.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::{Function, InvokeError, feed_log};
@@ -13,6 +15,7 @@ use crate::{
     invocation::{Invocation, Reply},
     names::TARGET,
     settings::{NotificationScope, Settings},
+    telemetry::InvocationSpan,
 };
 
 #[derive(Serialize)]
@@ -29,7 +32,11 @@ struct Message<'a> {
     arguments: [&'a [Event<'a>]; 1],
 }
 
-pub(super) fn invoke(settings: &Settings, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+pub(super) fn invoke(
+    settings: &Settings,
+    body: &[u8],
+    span: &mut InvocationSpan<'_>,
+) -> Result<Vec<u8>, InvokeError> {
     let invocation = Invocation::parse(body)?;
     let documents = invocation.structured("events");
     let batch = documents
@@ -37,13 +44,25 @@ pub(super) fn invoke(settings: &Settings, body: &[u8]) -> Result<Vec<u8>, Invoke
         .map(|documents| documents.read_with(Batch::read))
         .transpose()?
         .unwrap_or_default();
-    feed_log::batch(Function::Notifications, &settings.region, &batch.events);
+    feed_log::batch(
+        Function::Notifications,
+        &settings.region,
+        &batch.events,
+        span,
+    );
 
     let mut events = batch.events;
     if settings.notification_scope == NotificationScope::Origin {
         events.retain(|event| settings.region.is(&event.region));
     }
     tracing::debug!(events = events.len(), "pushing");
+    for event in &mut events {
+        // Whoever goes on from the push goes on from its span.
+        if let Some(traceparent) = span.event("push", event) {
+            event.traceparent = Some(Cow::Owned(traceparent));
+        }
+    }
+    span.pushed(events.len());
     let messages = (!events.is_empty()).then_some(Message {
         target: TARGET,
         arguments: [&events],

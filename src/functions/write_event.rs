@@ -19,6 +19,7 @@ use crate::{
     },
     invocation::{HttpRequest, HttpResponse, Invocation, InvocationError, Reply},
     problem::{MAX_FIELD_ERRORS, Problem},
+    telemetry::InvocationSpan,
 };
 
 /// Most bytes of a request body: what [`MAX_BATCH`](crate::event::MAX_BATCH) events take if every character is escaped.
@@ -48,24 +49,34 @@ impl<'a> From<&'a Event<'a>> for Stored<'a> {
     }
 }
 
-pub(super) fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+pub(super) fn invoke(
+    app: &App,
+    body: &[u8],
+    span: &mut InvocationSpan<'_>,
+) -> Result<Vec<u8>, InvokeError> {
     let invocation = Invocation::parse(body)?;
     let request = invocation
         .structured("req")
         .ok_or(InvocationError::Missing("req"))?;
     let request: HttpRequest<'_> = request.read()?;
+    span.called_by(|| request.header("traceparent"));
+    let refuse = |problem: &Problem, span: &mut InvocationSpan<'_>| {
+        span.refused(problem.status());
+        refuse(problem)
+    };
     let json = match body_of(&request) {
         Ok(json) => json,
-        Err(problem) => return refuse(&problem),
+        Err(problem) => return refuse(&problem, span),
     };
     let drafts = match read_drafts(&json) {
         Ok(drafts) => drafts,
-        Err(faults) => return refuse(&invalid(faults)),
+        Err(faults) => return refuse(&invalid(faults), span),
     };
 
     let acceptance = Acceptance {
         app,
         time: format!("{:.3}", (app.source.now)()),
+        traceparent: span.traceparent(),
     };
     let (events, res) = match drafts {
         Drafts::One(draft) => {
@@ -83,6 +94,7 @@ pub(super) fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
         }
     };
     tracing::debug!(events = events.len(), "accepted");
+    span.accepted(events.len());
     Ok(Reply::new(Outputs {
         res,
         events: events.iter().map(Stored::from).collect(),
@@ -94,6 +106,7 @@ pub(super) fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
 struct Acceptance<'a> {
     app: &'a App,
     time: String,
+    traceparent: Option<String>,
 }
 
 impl Acceptance<'_> {
@@ -106,6 +119,7 @@ impl Acceptance<'_> {
             region: Cow::Borrowed(self.app.settings.region.as_str()),
             value: draft.value,
             time: Cow::Borrowed(&self.time),
+            traceparent: self.traceparent.as_deref().map(Cow::Borrowed),
         }
     }
 }

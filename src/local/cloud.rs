@@ -1,7 +1,11 @@
 //! The running parts: one Cosmos DB account over all regions, and per region a SignalR Service, a Functions host and
 //! its handler process.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Weak},
+};
 
 use anyhow::Context as _;
 use cosmos_local::{Account, CosmosLocal, LinkStatus, RegionConfig};
@@ -20,6 +24,16 @@ use crate::{package, provision};
 #[derive(Clone)]
 pub(super) struct Cloud {
     inner: Arc<Inner>,
+}
+
+/// The cloud for those who must not keep it alive.
+#[derive(Clone)]
+pub(super) struct WeakCloud(Weak<Inner>);
+
+impl WeakCloud {
+    pub(super) fn upgrade(&self) -> Option<Cloud> {
+        self.0.upgrade().map(|inner| Cloud { inner })
+    }
 }
 
 struct Inner {
@@ -229,6 +243,10 @@ impl Cloud {
                 _script_root: script_root,
             }),
         })
+    }
+
+    pub(super) fn downgrade(&self) -> WeakCloud {
+        WeakCloud(Arc::downgrade(&self.inner))
     }
 
     pub(super) fn account(&self) -> &Account {

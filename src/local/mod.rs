@@ -8,6 +8,7 @@
 //! - [`probe`]: "ready" means that a write has come back through the change feed in every region,
 //! - [`control`]: the control API that the dashboard, and any script, cuts regions with,
 //! - [`dashboard`]: builds `client/` with npm and serves it,
+//! - [`meters`]: what is measured of all this for a collector,
 //! - [`ready`]: what is printed when all of this stands.
 //!
 //! Start reading at [`run`].
@@ -15,6 +16,7 @@
 mod cloud;
 mod control;
 mod dashboard;
+mod meters;
 mod ports;
 mod probe;
 mod ready;
@@ -113,6 +115,8 @@ pub async fn run<R: Display>(args: UpArgs, stop: impl Future<Output = R>) -> any
             return Ok(());
         }
     };
+
+    meters::observe(&cloud);
 
     let outcome = async {
         let page = async {

@@ -25,10 +25,16 @@ pub struct Up {
 
 impl Up {
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_geo-events"))
             .args(["up", "--json", "--no-client", "--ports", "auto"])
             .args(args)
             .env_remove("RUST_BACKTRACE")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -169,7 +175,8 @@ impl Drop for Console {
     }
 }
 
-fn lines_of(process: &mut Child) -> Receiver<String> {
+/// The lines that a process writes to its stdout.
+pub fn lines_of(process: &mut Child) -> Receiver<String> {
     let stdout = process.stdout.take().unwrap();
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -200,6 +207,39 @@ pub fn npm_package(name: &str) -> PathBuf {
         assert!(status.success(), "npm ci failed in {}", folder.display());
     }
     folder
+}
+
+/// A program in `tests/clients/{folder}` and the Python that has what its `requirements.txt` asks for.
+pub fn python_program(folder: &str, program: &str) -> (PathBuf, PathBuf) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(folder);
+    let python = folder.join(".venv/bin/python");
+    // Several test programs may run at once, and only one may install.
+    let lock = std::fs::File::create(folder.join(".install.lock")).unwrap();
+    lock.lock().unwrap();
+    let complete = folder.join(".venv/.complete");
+    if !complete.exists() {
+        let run = |command: &mut Command| {
+            let status = command
+                .current_dir(&folder)
+                .stdout(std::io::stderr())
+                .status()
+                .expect("these tests need Python 3.9 or newer");
+            assert!(status.success(), "{command:?} failed");
+        };
+        run(Command::new("python3").args(["-m", "venv", ".venv"]));
+        run(Command::new(&python).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "-r",
+            "requirements.txt",
+        ]));
+        std::fs::File::create(complete).unwrap();
+    }
+    (python, folder.join(program))
 }
 
 /// Looks at a condition until it holds, and returns what it then is.

@@ -53,6 +53,7 @@ impl FeedSink for FunctionSink {
             value: feed_value(&documents, self.generation),
             binding_data: BindingData::new(&self.function.definition.name),
             reason: "New changes on container",
+            caller: opentelemetry::Context::new(),
         };
         drop(documents);
         let succeeded = tokio::select! {

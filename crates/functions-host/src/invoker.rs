@@ -25,6 +25,7 @@ use crate::process::supervisor::{Handler, HandlerState};
 use crate::settings::Settings;
 use crate::signalr::{self, SignalRClients};
 use crate::status::{Counters, FunctionStatus};
+use crate::trace;
 use crate::web::response::{Shaped, shape};
 
 /// Largest reply of a handler, in bytes.
@@ -78,6 +79,8 @@ pub(crate) struct TriggerData {
     pub(crate) binding_data: BindingData,
     /// For the log: "This function was programmatically called via the host APIs."
     pub(crate) reason: &'static str,
+    /// The trace that the trigger is in; an empty one begins a trace.
+    pub(crate) caller: opentelemetry::Context,
 }
 
 /// Why an attempt failed. The text goes to the log, never to an HTTP caller.
@@ -160,6 +163,7 @@ impl Bindings {
         output: &OutputBinding,
         data: &BindingData,
         reply: &Reply,
+        attempt: &opentelemetry::Context,
     ) -> Result<(), String> {
         if matches!(output, OutputBinding::Http { .. }) {
             return Ok(());
@@ -171,6 +175,7 @@ impl Bindings {
         if items.is_empty() {
             return Ok(());
         }
+        let span = trace::output(attempt, output);
         let written = match output {
             OutputBinding::Http { .. } => Ok(()),
             OutputBinding::Cosmos(cosmos) => {
@@ -180,7 +185,9 @@ impl Bindings {
                 signalr::output::send(&self.signalr, signalr, data, &items).await
             }
         };
-        written.map_err(|error| error.to_string())
+        let written = written.map_err(|error| error.to_string());
+        trace::end(&span, written.as_ref().err().cloned());
+        written
     }
 }
 
@@ -198,7 +205,17 @@ impl Invoker {
         let started = Instant::now();
         tracing::info!(host = %self.label, category, invocation = %id, "Executing 'Functions.{name}' (Reason='{}', Id={id})", trigger.reason);
         let attempt = function.counters.begin();
-        let result = self.within_timeout(function, id, trigger, retry).await;
+        let span = trace::attempt(
+            &trigger.caller,
+            &function.definition,
+            &self.label,
+            id,
+            retry.map(|retry| retry.retry_count),
+        );
+        let result = self
+            .within_timeout(function, id, trigger, retry, &span)
+            .await;
+        trace::end(&span, result.as_ref().err().map(ToString::to_string));
         let millis = started.elapsed().as_millis();
         match &result {
             Ok(_) => {
@@ -219,9 +236,10 @@ impl Invoker {
         id: Uuid,
         trigger: &TriggerData,
         retry: Option<&RetryContext>,
+        span: &opentelemetry::Context,
     ) -> Result<Shaped, InvocationError> {
         // Boxed: the futures of the bindings are large.
-        let work = Box::pin(self.work(&function.definition, id, trigger, retry));
+        let work = Box::pin(self.work(&function.definition, id, trigger, retry, span));
         let Some(limit) = self.function_timeout else {
             return work.await;
         };
@@ -244,6 +262,7 @@ impl Invoker {
         id: Uuid,
         trigger: &TriggerData,
         retry: Option<&RetryContext>,
+        span: &opentelemetry::Context,
     ) -> Result<Shaped, InvocationError> {
         let mut data = vec![(function.trigger.name(), trigger.value.clone())];
         let inputs = function.inputs.iter().map(|input| async {
@@ -259,7 +278,7 @@ impl Invoker {
         let body = request_body(&data, &trigger.binding_data, retry);
         drop(data);
 
-        let reply = match self.call(&function.name, id, body).await {
+        let reply = match self.call(&function.name, id, body, span).await {
             Err(InvocationError::Reply(ReplyError::Empty { status })) if self.strict => {
                 tracing::warn!(host = %self.label, invocation = %id, status, "the handler answered with an empty body; waiting as the real host does, until functionTimeout");
                 std::future::pending().await
@@ -274,7 +293,7 @@ impl Invoker {
         let outputs = function.outputs.iter().map(|output| async {
             let written = self
                 .bindings
-                .write(output, &trigger.binding_data, &reply)
+                .write(output, &trigger.binding_data, &reply, span)
                 .await;
             written.map_err(|message| InvocationError::Output {
                 binding: output.name().to_owned(),
@@ -293,6 +312,7 @@ impl Invoker {
         function: &str,
         id: Uuid,
         body: Vec<u8>,
+        span: &opentelemetry::Context,
     ) -> Result<Reply, InvocationError> {
         self.wait_for_handler().await?;
         let transport = |error: reqwest::Error| InvocationError::Transport(root_cause(&error));
@@ -306,6 +326,7 @@ impl Invoker {
             )
             .header(INVOCATION_ID_HEADER, id.to_string())
             .header(HOST_VERSION_HEADER, HOST_VERSION)
+            .headers(trace::headers(span))
             .body(body)
             .send()
             .await

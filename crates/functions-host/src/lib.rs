@@ -65,6 +65,7 @@ mod script_host;
 mod secrets;
 mod status;
 mod timespan;
+mod trace;
 mod web;
 
 pub use host::{DEFAULT_PORT, FunctionsHost, HostBuilder, HostError, QUIET_PERIOD};

@@ -20,6 +20,7 @@ use crate::host::{Phase, Shared};
 use crate::invocation::HOST_VERSION;
 use crate::invoker::{Function, TriggerData};
 use crate::script_host::ScriptHost;
+use crate::trace;
 
 /// The endpoint a path names, segments in lower case.
 #[derive(Debug, PartialEq, Eq)]
@@ -323,6 +324,7 @@ async fn manual_run(shared: &Arc<Shared>, name: &str, request: Request<Incoming>
                 value,
                 binding_data,
                 reason: "This function was programmatically called via the host APIs.",
+                caller: trace::of_caller(&parts.headers),
             }
         }
     };

@@ -29,6 +29,7 @@ use super::response::Shaped;
 use crate::host::{Phase, Shared};
 use crate::invoker::{Function, TriggerData};
 use crate::script_host::ScriptHost;
+use crate::trace;
 
 /// Largest request body, in bytes; beyond it 413.
 pub const MAX_REQUEST_BYTES: usize = 104_857_600;
@@ -222,6 +223,7 @@ async fn functions(script: &Arc<ScriptHost>, request: Request<Incoming>) -> Host
         value: invocation.request,
         binding_data: invocation.binding_data,
         reason: "This function was programmatically called via the host APIs.",
+        caller: trace::of_caller(&parts.headers),
     };
     // A task of its own: a client that hangs up does not cancel what it started.
     let run = run(script.clone(), function.clone(), trigger);
