@@ -85,6 +85,9 @@ param signalRSuffix string = ''
 @description('Who is mailed when an alert fires. Empty: the alerts are only seen in the portal.')
 param alertEmail string = ''
 
+@description('URL of an OpenTelemetry collector that takes OTLP over HTTP, for traces and metrics of the handlers. Empty: none.')
+param otlpEndpoint string = ''
+
 @description('Days that logs are kept.')
 @minValue(30)
 @maxValue(730)
@@ -187,6 +190,7 @@ module stamps 'modules/stamp/stamp.bicep' = [for (region, i) in topology.regions
     maximumInstances: maximumInstances
     signalRSku: signalRSku
     signalRSuffix: signalRSuffix
+    otlpEndpoint: otlpEndpoint
     signalRUnits: signalRUnits
     sharedGroupName: sharedGroup.name
     cosmosAccountName: account.outputs.name

@@ -28,6 +28,9 @@ _NOT_SET = {
     "CosmosDBConnection": "a connection string has a key; CosmosDBConnection__accountEndpoint takes its place",
 }
 
+# Settings that the code reads by OpenTelemetry's SDK, and a stamp sets when it is told a collector.
+_TELEMETRY = {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+
 # Flex Consumption refuses these or ignores them.
 _NOT_ON_FLEX = _PREMIUM | {
     "ENABLE_ORYX_BUILD",
@@ -80,7 +83,10 @@ def every_setting_that_is_set_is_read(project):
     for variant, deployed in project.every_variant().items():
         for settings in deployed.app_settings().values():
             extra = set(settings) - known
-            assert extra == (_PREMIUM if variant == "premium" else set())
+            assert extra == {"premium": _PREMIUM, "everything": _TELEMETRY}.get(variant, set())
+    table = project.text("src", "telemetry.rs")
+    for name in _TELEMETRY:
+        assert f"//! | `{name}` |" in table, f"{name} is set and not documented"
 
 
 def flex_gets_no_setting_that_it_refuses(project):

@@ -33,6 +33,7 @@ VARIANTS = {
         "lockData": True,
         "signalRSuffix": "b",
         "alertEmail": "operator@example.org",
+        "otlpEndpoint": "http://collector.example.org:4318",
     },
     "premium": {
         "plan": "EP1",

@@ -24,6 +24,9 @@ param signalREndpoint string
 @description('Connection string of Application Insights. It names the component; its key is not accepted without a token.')
 param insightsConnectionString string
 
+@description('URL of an OpenTelemetry collector, OTLP over HTTP. Empty: the handler sends none.')
+param otlpEndpoint string
+
 @description('FC1 or EP1.')
 param plan string
 
@@ -59,4 +62,6 @@ var premium = {
   WEBSITE_RUN_FROM_PACKAGE_BLOB_MI_RESOURCE_ID: identityId
 }
 
-output values object = plan == 'EP1' ? union(common, premium) : common
+var telemetry = empty(otlpEndpoint) ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT: otlpEndpoint }
+
+output values object = union(common, telemetry, plan == 'EP1' ? premium : {})

@@ -57,6 +57,9 @@ param appenderRoleId string
 @description('Workspace that takes the logs.')
 param workspaceId string
 
+@description('URL of an OpenTelemetry collector; empty for none.')
+param otlpEndpoint string
+
 @description('Origin of the web client: the only one that browsers may call from.')
 param clientOrigin string
 
@@ -144,6 +147,7 @@ module settings 'settings.bicep' = {
     cosmosEndpoint: cosmosEndpoint
     signalREndpoint: signalR.outputs.endpoint
     insightsConnectionString: insights.outputs.connectionString
+    otlpEndpoint: otlpEndpoint
     plan: plan
   }
 }

@@ -23,8 +23,10 @@ def contains(where, what):
     return what in where
 
 
-def union(first, second):
-    return {**first, **second} if isinstance(first, dict) else first + [x for x in second if x not in first]
+def union(*values):
+    if isinstance(values[0], dict):
+        return {name: value for members in values for name, value in members.items()}
+    return list(dict.fromkeys(item for items in values for item in items))
 
 
 PURE = {
