@@ -17,7 +17,7 @@ build_package() {
     flags+=' -C target-feature=+crt-static'
   fi
   RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --profile deploy --locked --no-default-features --target "$target"
-  "target/$target/deploy/geo-events" package --out "$out/functions" --zip
+  "${CARGO_TARGET_DIR:-target}/$target/deploy/geo-events" package --out "$out/functions" --zip
 }
 
 mkdir -p "$out"

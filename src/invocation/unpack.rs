@@ -82,6 +82,8 @@ pub(super) fn unpack_twice(json: &str) -> Option<(String, usize)> {
             }
             let escaped = match bytes.next()? {
                 b'\\' => ESCAPES[usize::from(bytes.next()?)],
+                // Ends the outer literal within an escape of the inner one.
+                b'"' => return None,
                 escaped => escaped,
             };
             match ESCAPES[usize::from(escaped)] {
@@ -133,6 +135,7 @@ mod tests {
             "\"\\\"\n\\\"\"",
             r#""\"\n\"""#,
             r#""\"\\x\"""#,
+            r#""\"\\"\"""#,
         ] {
             if let Some(text) = twice(json) {
                 assert_eq!(Some(text), by_serde(json), "{json}");

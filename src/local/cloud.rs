@@ -3,13 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
 use anyhow::Context as _;
 use cosmos_local::{Account, CosmosLocal, LinkStatus, RegionConfig};
-use functions_host::{FunctionInfo, FunctionsHost, HostState};
+use functions_host::{Credential, FunctionInfo, FunctionsHost, HostState};
 use futures::future::{join_all, try_join_all};
 use serde::Serialize;
 use signalr_local::{Service, SignalRLocal};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tracing::{error, info};
 
-use super::{UpArgs, ports::PortPlan, topology::Topology};
+use super::{UpArgs, identity::Identities, ports::PortPlan, topology::Topology};
 use crate::{package, provision};
 
 /// Handle to the running cloud; clones share it.
@@ -39,8 +39,10 @@ impl WeakCloud {
 struct Inner {
     account: Account,
     regions: Vec<Region>,
-    /// The one script root that all hosts run on; removed with the cloud.
-    _script_root: Option<TempDir>,
+    /// The one script root that all hosts run on.
+    _script_root: Option<ScriptRoot>,
+    /// With `--keyless`; its endpoint ends with the cloud.
+    _identities: Option<Identities>,
 }
 
 /// One region, with everything in it.
@@ -62,13 +64,30 @@ pub(super) struct Functions {
     host: Mutex<Option<FunctionsHost>>,
 }
 
+/// Where the functions are.
+enum ScriptRoot {
+    /// Of this program; removed with the cloud.
+    Own(TempDir),
+    Given(PathBuf),
+}
+
+impl ScriptRoot {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(dir) => dir.path(),
+            Self::Given(dir) => dir,
+        }
+    }
+}
+
 /// Everything needed to start the host of a region, again and again.
 struct Launch {
-    script_root: std::path::PathBuf,
+    script_root: PathBuf,
     region: String,
     port: u16,
     settings: BTreeMap<String, String>,
     cors_origins: Vec<String>,
+    identity: Option<Credential>,
 }
 
 /// What is known of a region's Functions host.
@@ -90,6 +109,9 @@ impl Launch {
             .cors_origins(self.cors_origins.iter());
         for (name, value) in &self.settings {
             builder = builder.setting(name, value);
+        }
+        if let Some(identity) = &self.identity {
+            builder = builder.identity(identity.clone());
         }
         builder
             .start()
@@ -186,10 +208,15 @@ impl Cloud {
             .await
             .context("cannot create the database and its containers")?;
 
-        let script_root = if args.services_only {
-            None
+        let script_root = match &args.script_root {
+            _ if args.services_only => None,
+            Some(dir) => Some(ScriptRoot::Given(dir.clone())),
+            None => Some(ScriptRoot::Own(write_script_root()?)),
+        };
+        let identities = if args.keyless {
+            Some(Identities::start().await?)
         } else {
-            Some(write_script_root()?)
+            None
         };
         let started = topology
             .regions()
@@ -197,11 +224,13 @@ impl Cloud {
             .zip(&ports.regions)
             .map(|(region, ports)| {
                 let connection_string = &connection_string;
-                let script_root = script_root.as_ref().map(TempDir::path);
+                let script_root = script_root.as_ref().map(ScriptRoot::path);
+                let identities = identities.as_ref();
                 let account = &account;
                 async move {
                     let signalr = SignalRLocal::builder()
                         .port(ports.signalr)
+                        .entra_tokens(args.keyless)
                         .start()
                         .await
                         .with_context(|| {
@@ -210,12 +239,21 @@ impl Cloud {
                     let functions = match script_root {
                         None => None,
                         Some(root) => {
+                            let mut settings = match identities {
+                                None => keys(connection_string, &signalr),
+                                Some(identities) => {
+                                    identities.settings(&region.name, &account.endpoint(), &signalr)
+                                }
+                            };
+                            settings.extend(app_settings(region));
                             let launch = Launch {
                                 script_root: root.to_owned(),
                                 region: region.name.clone(),
                                 port: ports.functions,
-                                settings: app_settings(region, connection_string, &signalr),
+                                settings,
                                 cors_origins: dashboard_origins.to_vec(),
+                                identity: identities
+                                    .map(|identities| identities.credential(&region.name)),
                             };
                             Some(Functions::start(launch).await?)
                         }
@@ -241,6 +279,7 @@ impl Cloud {
                 account,
                 regions,
                 _script_root: script_root,
+                _identities: identities,
             }),
         })
     }
@@ -296,6 +335,7 @@ async fn start_account(
     let mut builder = CosmosLocal::builder()
         .global_port(ports.account)
         .lag(args.lag)
+        .entra_tokens(args.keyless)
         .data_dir(args.data.clone());
     for (region, ports) in topology.regions().iter().zip(&ports.regions) {
         builder = builder.region(RegionConfig::new(&region.name).port(ports.cosmos));
@@ -319,22 +359,25 @@ fn write_script_root_into(dir: &Path, executable: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the script root into {}", dir.display()))
 }
 
-/// What the deployment gives each Function App as app settings.
-fn app_settings(
-    region: &super::topology::Region,
-    cosmos_connection_string: &str,
-    signalr: &Service,
-) -> BTreeMap<String, String> {
+/// What the deployment gives each Function App as app settings, but for the connections.
+fn app_settings(region: &super::topology::Region) -> [(String, String); 3] {
     [
         ("FUNCTIONS_WORKER_RUNTIME", "custom".to_owned()),
         ("REGION", region.name.clone()),
         ("PreferredLocations", region.preferred_locations.join(",")),
-        ("CosmosDBConnection", cosmos_connection_string.to_owned()),
-        ("AzureSignalRConnectionString", signalr.connection_string()),
     ]
-    .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+}
+
+/// Connections with keys, as in local.settings.json.
+fn keys(cosmos_connection_string: &str, signalr: &Service) -> BTreeMap<String, String> {
+    BTreeMap::from(
+        [
+            ("CosmosDBConnection", cosmos_connection_string.to_owned()),
+            ("AzureSignalRConnectionString", signalr.connection_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    )
 }
 
 /// Stops a region's functions, or starts them, and logs what came of it.

@@ -5,6 +5,7 @@
 //! - [`topology`]: which regions, and in which order each prefers the others,
 //! - [`ports`]: which port every server listens on,
 //! - [`cloud`]: one Cosmos DB account, and per region a SignalR Service, a Functions host and its handler process,
+//! - [`identity`]: the managed identities of the apps, with `--keyless`,
 //! - [`probe`]: "ready" means that a write has come back through the change feed in every region,
 //! - [`control`]: the control API that the dashboard, and any script, cuts regions with,
 //! - [`dashboard`]: builds `client/` with npm and serves it,
@@ -16,6 +17,7 @@
 mod cloud;
 mod control;
 mod dashboard;
+mod identity;
 mod meters;
 mod ports;
 mod probe;
@@ -52,6 +54,14 @@ pub struct UpArgs {
     /// `auto`: let the operating system choose all ports
     #[arg(long, value_enum)]
     ports: Option<PortChoice>,
+
+    /// Connect the functions as in Azure, by managed identities instead of keys
+    #[arg(long, conflicts_with = "services_only")]
+    keyless: bool,
+
+    /// Run the functions of this script root, such as one that `package` has written, instead of this program's own
+    #[arg(long, value_name = "DIR", conflicts_with = "services_only")]
+    script_root: Option<PathBuf>,
 
     /// Start only Cosmos DB and SignalR, for use with `func start`
     #[arg(long)]

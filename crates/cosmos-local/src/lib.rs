@@ -73,7 +73,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use account::{Account, Availability, ControlError, Failover, Fault, LinkStatus, RegionStatus};
 use account::{Inner, Region};
-use auth::MasterKey;
+use auth::{MasterKey, SignIn};
 use disk::Disk;
 pub use disk::DiskError;
 use gateway::{Door, Gateway, Listener};
@@ -164,6 +164,7 @@ pub struct CosmosLocal {
     write_mode: WriteMode,
     partitions: Option<u32>,
     throughput: Option<u32>,
+    entra_tokens: bool,
 }
 
 impl CosmosLocal {
@@ -221,6 +222,14 @@ impl CosmosLocal {
         self
     }
 
+    /// Takes tokens of Microsoft Entra ID besides the account key. Nothing here can check who issued them: only that they
+    /// are for Cosmos DB and have not expired. Off by default.
+    #[must_use]
+    pub fn entra_tokens(mut self, taken: bool) -> Self {
+        self.entra_tokens = taken;
+        self
+    }
+
     /// Opens the data, starts replication and all gateways.
     ///
     /// # Errors
@@ -244,7 +253,10 @@ impl CosmosLocal {
         let key = MasterKey::new(EMULATOR_KEY)
             .ok_or_else(|| StartError::Regions("the account key is not base64".into()))?;
         let gateway = Arc::new(Gateway::new(
-            key,
+            SignIn {
+                key,
+                entra_tokens: self.entra_tokens,
+            },
             metadata,
             &self.regions,
             replicas.clone(),

@@ -55,6 +55,10 @@ struct Arguments {
     #[arg(long, value_name = "UNITS")]
     throughput: Option<u32>,
 
+    /// Take Entra tokens besides the account key: any that are for Cosmos DB and have not expired
+    #[arg(long)]
+    entra_tokens: bool,
+
     /// Say that it is ready in one line of JSON
     #[arg(long)]
     json: bool,
@@ -150,6 +154,7 @@ async fn start(arguments: Arguments) -> Result<Account, String> {
         .data_dir(arguments.data)
         .partitions(arguments.partitions)
         .throughput(arguments.throughput)
+        .entra_tokens(arguments.entra_tokens)
         .write_mode(match arguments.write_mode {
             Mode::Multi => WriteMode::Multi,
             Mode::Single => WriteMode::Single,

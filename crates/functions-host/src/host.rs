@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::host_json::HostJsonError;
+use crate::identity::Credential;
 use crate::process::supervisor::HandlerState;
 use crate::script_host::{ScriptHost, ScriptHostOptions};
 use crate::script_root::{Fingerprint, ScriptRootError};
@@ -71,6 +72,7 @@ pub struct HostBuilder {
     strict: bool,
     inherit_environment: bool,
     watch_files: bool,
+    identity: Option<Credential>,
 }
 
 impl HostBuilder {
@@ -124,6 +126,13 @@ impl HostBuilder {
     /// Whether a change of host.json or of a function.json restarts the script host. Default: yes.
     pub fn watch_files(mut self, watch: bool) -> Self {
         self.watch_files = watch;
+        self
+    }
+
+    /// The identity of bindings whose connection asks for a managed one (`X__credential` = `managedidentity`). Default: that
+    /// of the machine, or of the App Service environment this process runs in.
+    pub fn identity(mut self, identity: Credential) -> Self {
+        self.identity = Some(identity);
         self
     }
 
@@ -221,6 +230,7 @@ impl HostBuilder {
             url,
             instance_name: self.instance_name,
             strict: self.strict,
+            identity: self.identity,
             events,
         };
 
@@ -295,6 +305,7 @@ impl FunctionsHost {
             strict: false,
             inherit_environment: true,
             watch_files: true,
+            identity: None,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::binding::{BindingError, Encoded, InputBinding, OutputBinding, Trigger
 use crate::binding_data::BindingData;
 use crate::cosmos::{self, CosmosClients};
 use crate::function_json::FunctionDefinition;
+use crate::identity::Credential;
 use crate::invocation::{
     HOST_VERSION, HOST_VERSION_HEADER, INVOCATION_ID_HEADER, Reply, ReplyError, RetryContext,
     output_items, request_body,
@@ -133,10 +134,10 @@ impl std::fmt::Debug for Bindings {
 }
 
 impl Bindings {
-    pub(crate) fn new(settings: &Arc<Settings>) -> Self {
+    pub(crate) fn new(settings: &Arc<Settings>, identity: Option<&Credential>) -> Self {
         Self {
-            cosmos: CosmosClients::new(settings.clone()),
-            signalr: SignalRClients::new(settings.clone()),
+            cosmos: CosmosClients::new(settings.clone(), identity.cloned()),
+            signalr: SignalRClients::new(settings.clone(), identity.cloned()),
         }
     }
 

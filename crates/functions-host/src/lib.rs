@@ -57,6 +57,7 @@ pub mod signalr;
 mod feed;
 mod fields;
 mod host;
+mod identity;
 mod invocation;
 mod invoker;
 mod json;
@@ -69,6 +70,7 @@ mod trace;
 mod web;
 
 pub use host::{DEFAULT_PORT, FunctionsHost, HostBuilder, HostError, QUIET_PERIOD};
+pub use identity::Credential;
 pub use invocation::{HOST_VERSION, HOST_VERSION_HEADER, INVOCATION_ID_HEADER};
 pub use invoker::MAX_REPLY_BYTES;
 pub use script_host::{RELEASE_PATIENCE, STOP_PATIENCE};

@@ -16,6 +16,7 @@ use crate::binding::{Generation, ListenerState, Trigger};
 use crate::feed::{FunctionSink, listen};
 use crate::host::HostError;
 use crate::host_json::HostJson;
+use crate::identity::Credential;
 use crate::invocation::HOST_VERSION;
 use crate::invoker::{Bindings, Function, Invoker};
 use crate::process::supervisor::{Handler, HandlerConfig, HandlerState};
@@ -43,6 +44,7 @@ pub(crate) struct ScriptHostOptions {
     pub(crate) url: String,
     pub(crate) instance_name: Option<String>,
     pub(crate) strict: bool,
+    pub(crate) identity: Option<Credential>,
     pub(crate) events: broadcast::Sender<HostEvent>,
 }
 
@@ -344,7 +346,7 @@ async fn start_invoker(
     Ok(Invoker {
         label: options.label.clone(),
         handler: Arc::new(handler),
-        bindings: Bindings::new(&options.settings),
+        bindings: Bindings::new(&options.settings, options.identity.as_ref()),
         client: reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

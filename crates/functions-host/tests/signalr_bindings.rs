@@ -32,7 +32,7 @@ const RECORD_SEPARATOR: char = '\u{1e}';
 fn clients(connection_string: &str) -> SignalRClients {
     let mut settings = Settings::default();
     settings.set(Origin::Explicit, "SignalR", connection_string);
-    SignalRClients::new(Arc::new(settings))
+    SignalRClients::new(Arc::new(settings), None)
 }
 
 fn info(user: Option<&str>) -> SignalRConnectionInfo {

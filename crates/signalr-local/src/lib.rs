@@ -75,6 +75,7 @@ const MIN_KEY: usize = 32;
 pub struct SignalRLocal {
     port: u16,
     access_key: String,
+    entra_tokens: bool,
 }
 
 impl SignalRLocal {
@@ -83,6 +84,7 @@ impl SignalRLocal {
         Self {
             port: 0,
             access_key: LOCAL_ACCESS_KEY.to_owned(),
+            entra_tokens: false,
         }
     }
 
@@ -97,6 +99,14 @@ impl SignalRLocal {
     #[must_use]
     pub fn access_key(mut self, key: impl Into<String>) -> Self {
         self.access_key = key.into();
+        self
+    }
+
+    /// Takes tokens of Microsoft Entra ID for REST calls, besides those that the access key signs. Nothing here can check
+    /// who issued them: only that they are for SignalR and have not expired. Off by default.
+    #[must_use]
+    pub fn entra_tokens(mut self, taken: bool) -> Self {
+        self.entra_tokens = taken;
         self
     }
 
@@ -118,8 +128,9 @@ impl SignalRLocal {
         let port = listener.local_addr().map_err(listen)?.port();
         let hubs = Arc::new(Hubs::default());
         let stop = CancellationToken::new();
-        let context =
-            server::Context::new(Keys::new(&self.access_key), Arc::clone(&hubs), stop.clone());
+        let keys = Keys::new(&self.access_key, self.entra_tokens);
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let context = server::Context::new(keys, endpoint, Arc::clone(&hubs), stop.clone());
         let serving = tokio::spawn(server::serve(listener, context));
         Ok(Service {
             inner: Arc::new(Inner {

@@ -5,15 +5,19 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderValue, Method, StatusCode};
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use crate::{
     hub::{Full, Hubs, Recipients},
     protocol,
-    server::error,
+    server::{Context, error},
+    token,
 };
 
 /// Largest body of a send, in bytes (the service's documented limit of a message).
@@ -71,6 +75,7 @@ pub(crate) enum Call {
         user: String,
         group: String,
     },
+    ClientToken,
 }
 
 /// Why a path is not a call.
@@ -86,7 +91,6 @@ pub(crate) fn call(method: &Method, segments: &[String]) -> Result<Call, NoCall>
     let path: Vec<&str> = segments.iter().map(String::as_str).collect();
     let own = |text: &&str| (*text).to_owned();
     match path.as_slice() {
-        [.., ":generateToken"] => return Err(NoCall::NotImplemented(":generateToken")),
         [.., ":execute"] => return Err(NoCall::NotImplemented(":execute")),
         [.., ":invoke"] => return Err(NoCall::NotImplemented(":invoke")),
         ["connections", _, "streams", ..] => return Err(NoCall::NotImplemented("streams")),
@@ -98,6 +102,7 @@ pub(crate) fn call(method: &Method, segments: &[String]) -> Result<Call, NoCall>
     let read = *method == Method::GET || *method == Method::HEAD;
     let call = match (method.as_str(), path.as_slice()) {
         ("POST", [] | [":send"]) => Call::Send(Recipients::Everyone),
+        ("POST", [":generateToken"]) => Call::ClientToken,
         ("POST", [":closeConnections"]) => Call::Close(Recipients::Everyone),
         ("POST", [kind, name] | [kind, name, ":send"]) => Call::Send(recipients(kind, name)?),
         ("POST", [kind @ ("groups" | "users"), name, ":closeConnections"]) => {
@@ -169,6 +174,8 @@ pub(crate) struct Query {
     excluded: Vec<String>,
     reason: Option<String>,
     ttl: Option<String>,
+    user: Option<String>,
+    minutes: Option<String>,
 }
 
 impl Query {
@@ -180,6 +187,8 @@ impl Query {
                 "excluded" => parsed.excluded.push(value.into_owned()),
                 "reason" => parsed.reason = Some(value.into_owned()),
                 "ttl" => parsed.ttl = Some(value.into_owned()),
+                "userId" if !value.is_empty() => parsed.user = Some(value.into_owned()),
+                "minutesToExpire" => parsed.minutes = Some(value.into_owned()),
                 _ => {}
             }
         }
@@ -198,7 +207,7 @@ struct Payload {
 
 /// Carries a call out.
 pub(crate) fn answer(
-    hubs: &Hubs,
+    context: &Context,
     api: Api,
     hub: &str,
     call: Call,
@@ -215,7 +224,9 @@ pub(crate) fn answer(
             "a group has 1 to 1024 characters, not only white space",
         );
     }
+    let hubs = &context.hubs;
     match call {
+        Call::ClientToken => client_token(context, hub, &query),
         Call::Send(to) => send(hubs, hub, &to, &query, content_type, body),
         Call::Close(who) => {
             hubs.close(hub, &who, &query.excluded, query.reason);
@@ -263,6 +274,29 @@ pub(crate) fn answer(
         Call::UserInGroup { user, group } => {
             found(hubs.user_is_in(hub, &user, &group), "Info.User.NotInGroup")
         }
+    }
+}
+
+/// `{"token": "…"}`
+fn client_token(context: &Context, hub: &str, query: &Query) -> Response {
+    let Some(minutes) = token::minutes(query.minutes.as_deref()) else {
+        return error(
+            StatusCode::BAD_REQUEST,
+            "InvalidMinutesToExpire",
+            "minutesToExpire is a number from 1 to 1440",
+        );
+    };
+    let user = query.user.as_deref();
+    match context
+        .keys
+        .for_client(&context.endpoint, hub, user, minutes)
+    {
+        Ok(token) => Json(json!({"token": token})).into_response(),
+        Err(cause) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "TokenNotMade",
+            &cause.to_string(),
+        ),
     }
 }
 
@@ -355,6 +389,10 @@ fn found(found: bool, missing: &'static str) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     fn parse(method: &str, path: &str) -> Result<Call, NoCall> {
@@ -445,8 +483,13 @@ mod tests {
     fn a_group_name_is_counted_in_characters() {
         let status = |length: usize| {
             let call = Call::Exists(Recipients::Group("ü".repeat(length)));
-            let (hubs, query) = (Hubs::default(), Query::default());
-            answer(&hubs, Api::Dated, "h", call, query, None, b"").status()
+            let context = Context::new(
+                token::Keys::new("an-access-key-of-32-characters-..", false),
+                "http://127.0.0.1".to_owned(),
+                Arc::default(),
+                CancellationToken::new(),
+            );
+            answer(&context, Api::Dated, "h", call, Query::default(), None, b"").status()
         };
         assert_eq!(status(MAX_GROUP), StatusCode::NOT_FOUND);
         assert_eq!(status(MAX_GROUP + 1), StatusCode::BAD_REQUEST);
@@ -455,8 +498,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_nonsense_is_not_found() {
         assert_eq!(
-            parse("POST", ":generateToken"),
-            Err(NoCall::NotImplemented(":generateToken"))
+            parse("POST", ":execute"),
+            Err(NoCall::NotImplemented(":execute"))
         );
         assert_eq!(
             parse("POST", "connections/c/:invoke"),

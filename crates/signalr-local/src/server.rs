@@ -36,7 +36,9 @@ const MAX_FRAME: usize = 2 * 1024 * 1024;
 /// What requests and connections share.
 #[derive(Clone)]
 pub(crate) struct Context {
-    keys: Arc<Keys>,
+    pub(crate) keys: Arc<Keys>,
+    /// `http://127.0.0.1:8888`
+    pub(crate) endpoint: Arc<str>,
     pub(crate) hubs: Arc<Hubs>,
     pub(crate) stop: CancellationToken,
     connections: TaskTracker,
@@ -44,9 +46,15 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(keys: Keys, hubs: Arc<Hubs>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        keys: Keys,
+        endpoint: String,
+        hubs: Arc<Hubs>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             keys: Arc::new(keys),
+            endpoint: endpoint.into(),
             hubs,
             stop,
             connections: TaskTracker::new(),
@@ -343,7 +351,7 @@ async fn data_plane(
         .headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    rest::answer(&context.hubs, api, &hub, call, query, content_type, &body)
+    rest::answer(context, api, &hub, call, query, content_type, &body)
 }
 
 /// Browsers send credentials, so origins and headers are echoed: with credentials a `*` means nothing.

@@ -4,9 +4,13 @@
 //! The audience carries no port, whatever the endpoint's; hosts differ between containers and browsers; some SDK
 //! generations put the query into it. So paths and hubs are compared, and nothing else.
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, dangerous, decode, encode,
+    get_current_timestamp,
+};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use serde_json::json;
 use url::Url;
 
 /// Clock difference that an expired token is forgiven, in seconds.
@@ -15,16 +19,30 @@ const LEEWAY: u64 = 300;
 /// Longest token, in characters; SDKs refuse to make longer ones.
 const MAX_TOKEN: usize = 4096;
 
+/// The same for Entra's, which list groups and roles.
+const MAX_ENTRA_TOKEN: usize = 16 * 1024;
+
+/// What clients ask Microsoft Entra ID for, before `/.default`.
+const ENTRA_RESOURCE: &str = "https://signalr.azure.com";
+
+/// How long a client's token is valid unless the caller says otherwise, and at most, in minutes.
+const DEFAULT_MINUTES: u32 = 60;
+const MAX_MINUTES: u32 = 24 * 60;
+
 /// What makes good tokens.
 pub(crate) struct Keys {
     key: DecodingKey,
+    signing: EncodingKey,
     validation: Validation,
+    /// Whether REST calls may carry Entra tokens. Nothing here issues them, so their signature is not looked at.
+    entra_tokens: bool,
 }
 
 /// The claims that the service acts on.
 #[derive(Debug, Deserialize)]
 struct Claims {
     aud: Option<Audience>,
+    exp: u64,
     #[serde(rename = "asrs.s.uid")]
     user: Option<String>,
     nameid: Option<String>,
@@ -67,7 +85,7 @@ pub(crate) enum Refused {
 }
 
 impl Keys {
-    pub(crate) fn new(access_key: &str) -> Self {
+    pub(crate) fn new(access_key: &str, entra_tokens: bool) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = vec![Algorithm::HS256, Algorithm::HS512];
         validation.leeway = LEEWAY;
@@ -75,7 +93,9 @@ impl Keys {
         validation.set_required_spec_claims(&["exp"]);
         Self {
             key: DecodingKey::from_secret(access_key.as_bytes()),
+            signing: EncodingKey::from_secret(access_key.as_bytes()),
             validation,
+            entra_tokens,
         }
     }
 
@@ -112,6 +132,27 @@ impl Keys {
             .or(claims.sub))
     }
 
+    /// Makes the token of a client of `hub`.
+    pub(crate) fn for_client(
+        &self,
+        endpoint: &str,
+        hub: &str,
+        user: Option<&str>,
+        minutes: u32,
+    ) -> Result<String, jsonwebtoken::errors::Error> {
+        let now = get_current_timestamp();
+        let mut claims = json!({
+            "aud": format!("{endpoint}/client/?hub={hub}"),
+            "nbf": now,
+            "iat": now,
+            "exp": now + u64::from(minutes) * 60,
+        });
+        if let Some(user) = user {
+            claims["asrs.s.uid"] = user.into();
+        }
+        encode(&Header::default(), &claims, &self.signing)
+    }
+
     /// Checks a REST token for the (still percent-encoded) path of a request.
     pub(crate) fn rest(&self, token: Option<&str>, path: &str) -> Result<(), Refused> {
         let decoded = |path: &str| {
@@ -120,6 +161,9 @@ impl Keys {
                 .to_lowercase()
         };
         let path = decoded(path);
+        if self.entra_tokens && token.is_some_and(is_entra) {
+            return Ok(());
+        }
         let claims = self.claims(token)?;
         if claims
             .aud
@@ -129,6 +173,29 @@ impl Keys {
             return Ok(());
         }
         Err(Refused::Audience)
+    }
+}
+
+/// Whether a token says that it is for the service, and still good.
+fn is_entra(token: &str) -> bool {
+    token.len() <= MAX_ENTRA_TOKEN
+        && dangerous::insecure_decode_claims::<Claims>(token).is_ok_and(|claims| {
+            let is_for_service = |url: &Url| url.as_str().trim_end_matches('/') == ENTRA_RESOURCE;
+            claims.exp > get_current_timestamp()
+                && claims
+                    .aud
+                    .is_some_and(|audience| audience.any(is_for_service))
+        })
+}
+
+/// How long a client's token is to be valid, in minutes: what a query says, within the limits.
+pub(crate) fn minutes(text: Option<&str>) -> Option<u32> {
+    match text {
+        None => Some(DEFAULT_MINUTES),
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|minutes| (1..=MAX_MINUTES).contains(minutes)),
     }
 }
 
@@ -152,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_client_token_is_good_for_its_hub_only_whatever_host_and_port() {
-        let keys = Keys::new(KEY);
+        let keys = Keys::new(KEY, false);
         for audience in [
             "http://localhost/client/?hub=Orders",
             "https://x.service.signalr.net:8888/client?hub=orders",
@@ -178,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_rest_audience_is_compared_by_decoded_path_without_query() {
-        let keys = Keys::new(KEY);
+        let keys = Keys::new(KEY, false);
         for audience in [
             "http://localhost/api/hubs/o/groups/eu%2Fwest/:send?api-version=2022-06-01",
             "http://elsewhere/api/hubs/O/groups/eu%2fwest/:send",
@@ -194,7 +261,7 @@ mod tests {
 
     #[test]
     fn bad_tokens_are_refused() {
-        let keys = Keys::new(KEY);
+        let keys = Keys::new(KEY, false);
         let good = json!({"aud": "http://h/client/?hub=h", "exp": soon()});
         let decoded_key = STANDARD.decode(KEY).expect("the key looks like base64");
         let expired = json!({"aud": "http://h/client/?hub=h", "exp": soon() - 3600 - 301});
@@ -214,5 +281,46 @@ mod tests {
             assert!(keys.client(Some(&token), "h").is_err(), "{why}");
         }
         assert!(matches!(keys.client(None, "h"), Err(Refused::Missing)));
+    }
+
+    #[test]
+    fn an_entra_token_opens_the_data_plane_when_that_is_wanted() {
+        let entra = |audience: &str, exp: i64| {
+            let token = token(
+                b"a-key-that-only-entra-has-32-bytes",
+                json!({"aud": audience, "exp": exp}),
+            );
+            Keys::new(KEY, true).rest(Some(&token), "/api/hubs/o/:send")
+        };
+        assert!(entra("https://signalr.azure.com", soon()).is_ok());
+        assert!(entra("https://cosmos.azure.com", soon()).is_err());
+        assert!(entra("https://signalr.azure.com", soon() - 7200).is_err());
+        let token = token(
+            b"another",
+            json!({"aud": "https://signalr.azure.com", "exp": soon()}),
+        );
+        assert!(
+            Keys::new(KEY, false)
+                .rest(Some(&token), "/api/hubs/o/:send")
+                .is_err()
+        );
+        assert!(Keys::new(KEY, true).client(Some(&token), "o").is_err());
+    }
+
+    #[test]
+    fn tokens_that_are_made_here_are_good_here() {
+        let keys = Keys::new(KEY, true);
+        let token = keys
+            .for_client("http://127.0.0.1:8888", "o", Some("ana"), 5)
+            .expect("made");
+        assert_eq!(
+            keys.client(Some(&token), "o").expect("good").as_deref(),
+            Some("ana")
+        );
+        assert_eq!(minutes(None), Some(60));
+        assert_eq!(minutes(Some("1440")), Some(1440));
+        for bad in ["0", "1441", "-1", "x", ""] {
+            assert_eq!(minutes(Some(bad)), None, "{bad}");
+        }
     }
 }

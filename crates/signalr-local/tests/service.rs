@@ -178,7 +178,7 @@ async fn users_and_groups_are_addressed_by_encoded_names() {
     let unsupported = rest(
         &service,
         Method::POST,
-        "/api/hubs/events/:generateToken",
+        "/api/hubs/events/:execute",
         Some(json!({})),
     )
     .await;

@@ -41,7 +41,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     Availability, Fault, RegionConfig, WriteMode,
-    auth::{MasterKey, Signed},
+    auth::{Caller, SignIn, Signed},
     budget::Budget,
     charge,
     container::Container,
@@ -87,7 +87,7 @@ struct Region {
 
 /// All gateways of an account; each listener says which region it speaks for.
 pub(crate) struct Gateway {
-    key: MasterKey,
+    sign_in: SignIn,
     metadata: Metadata,
     regions: Vec<Region>,
     write_mode: WriteMode,
@@ -99,7 +99,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(
-        key: MasterKey,
+        sign_in: SignIn,
         metadata: Metadata,
         regions: &[RegionConfig],
         replicas: Vec<Arc<Replica>>,
@@ -115,7 +115,7 @@ impl Gateway {
             budget: Budget::default(),
         };
         Self {
-            key,
+            sign_in,
             metadata,
             regions: regions.iter().zip(replicas).map(region).collect(),
             write_mode,
@@ -334,9 +334,22 @@ impl Gateway {
                 .or(request.header("date"))
                 .unwrap_or_default(),
         };
-        self.key
+        let caller = self
+            .sign_in
             .check(request.header("authorization"), &signed)
-            .map_err(|message| ApiError::new(StatusCode::UNAUTHORIZED, message))
+            .map_err(|message| ApiError::new(StatusCode::UNAUTHORIZED, message))?;
+        // What is around the items is Azure's management plane's, for identities. (Microsoft Learn, "Connect to Azure
+        // Cosmos DB for NoSQL using role-based access control".)
+        let is_management =
+            matches!(resource_type, "dbs" | "colls" | "offers") && request.method != Method::GET;
+        if caller == Caller::Identity && is_management && !documents::is_query(request) {
+            let message = format!(
+                "the request {} {resource_type} cannot be authorized by an Entra token in the data plane; use the account key",
+                request.method
+            );
+            return Err(ApiError::new(StatusCode::FORBIDDEN, message).substatus(5300));
+        }
+        Ok(())
     }
 
     fn find(&self, database: &str, container: &str) -> Result<Arc<Container>, ApiError> {

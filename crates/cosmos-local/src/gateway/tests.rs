@@ -14,7 +14,10 @@ use sha2::Sha256;
 
 use super::{Door, Gateway, request::Request};
 use crate::{
-    EMULATOR_KEY, RegionConfig, WriteMode, auth::MasterKey, metadata::Metadata, replica::Replica,
+    EMULATOR_KEY, RegionConfig, WriteMode,
+    auth::{MasterKey, SignIn},
+    metadata::Metadata,
+    replica::Replica,
 };
 
 const DATE: &str = "thu, 06 aug 2026 10:00:00 gmt";
@@ -44,10 +47,13 @@ impl Setup {
         let replicas = (0..2)
             .map(|index| Replica::in_memory(index, 2).into())
             .collect();
-        let key = MasterKey::new(EMULATOR_KEY).unwrap();
+        let sign_in = SignIn {
+            key: MasterKey::new(EMULATOR_KEY).unwrap(),
+            entra_tokens: false,
+        };
         let setup = Self {
             gateway: Gateway::new(
-                key,
+                sign_in,
                 Metadata::default(),
                 &regions,
                 replicas,

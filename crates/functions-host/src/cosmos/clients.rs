@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 
 use super::connection::Connection;
 use super::error::Error;
+use crate::identity::Credential;
 use crate::settings::Settings;
 
 /// Longest time for one operation, the SDK's own retries included.
@@ -74,6 +75,7 @@ type Slot<T> = Arc<OnceCell<T>>;
 
 struct Inner {
     settings: Arc<Settings>,
+    identity: Option<Credential>,
     runtime: OnceCell<CosmosRuntime>,
     // Both maps are locked only to find or add a slot, never across an await.
     clients: Mutex<HashMap<ClientKey, Slot<CosmosClient>>>,
@@ -81,11 +83,13 @@ struct Inner {
 }
 
 impl CosmosClients {
-    /// Connects to nothing yet; settings are read when a binding is first used.
-    pub fn new(settings: Arc<Settings>) -> Self {
+    /// Connects to nothing yet; settings are read when a binding is first used. `identity` takes the place of a managed
+    /// identity.
+    pub fn new(settings: Arc<Settings>, identity: Option<Credential>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 settings,
+                identity,
                 runtime: OnceCell::new(),
                 clients: Mutex::default(),
                 containers: Mutex::default(),
@@ -99,7 +103,8 @@ impl CosmosClients {
     }
 
     fn connection(&self, name: &str) -> Result<Connection, Error> {
-        Ok(Connection::find(|key| self.inner.settings.get(key), name)?)
+        let get = |key: &str| self.inner.settings.get(key);
+        Ok(Connection::find(get, name, self.inner.identity.as_ref())?)
     }
 
     pub(crate) async fn database(

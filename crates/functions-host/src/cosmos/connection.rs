@@ -3,14 +3,16 @@
 //! A binding names a setting, never a value. For the name `X` the candidates are, in this order,
 //! `ConnectionStrings:AzureWebJobsX`, `AzureWebJobsX`, `ConnectionStrings:X` and `X`
 //! (`Azure/azure-webjobs-sdk: .../WebJobsConfigurationExtensions.cs`). A value is a connection
-//! string; a section instead (`X__accountEndpoint`) means another way to sign in, of which
-//! `X__accountKey` is the one supported here.
+//! string; a section instead (`X__accountEndpoint`) means another way to sign in: `X__accountKey`, or
+//! an identity (see [`crate::identity`]).
 
 use std::fmt;
 
 use azure_core::credentials::Secret;
 use azure_data_cosmos::{AccountEndpoint, AccountReference};
 use thiserror::Error;
+
+use crate::identity::{self, Credential};
 
 /// Why a connection setting cannot be used. Never quotes the setting's value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -31,18 +33,26 @@ pub(crate) enum ConnectionError {
     },
 }
 
-/// An account and its key.
+/// An account and the way to sign in.
 #[derive(Clone)]
 pub(crate) struct Connection {
     endpoint: AccountEndpoint,
-    key: Secret,
+    access: Access,
+}
+
+#[derive(Clone)]
+enum Access {
+    Key(Secret),
+    Identity(Credential),
 }
 
 impl Connection {
-    /// Finds and reads the setting called `name`; `lookup` reads one app setting.
+    /// Finds and reads the setting called `name`; `lookup` reads one app setting, and `given` takes the place of a managed
+    /// identity.
     pub(crate) fn find<'a>(
         lookup: impl Fn(&str) -> Option<&'a str>,
         name: &str,
+        given: Option<&Credential>,
     ) -> Result<Self, ConnectionError> {
         let get = |key: &str| lookup(key).filter(|value| !value.trim().is_empty());
         for candidate in [format!("AzureWebJobs{name}"), name.to_owned()] {
@@ -51,15 +61,13 @@ impl Connection {
                 return Self::parse(&candidate, text);
             }
             if let Some(endpoint) = get(&format!("{candidate}__accountEndpoint")) {
-                let key = get(&format!("{candidate}__accountKey")).ok_or_else(|| {
-                    let reason = format!(
-                        "is given as {candidate}__accountEndpoint without {candidate}__accountKey: \
-                         managed identity is not supported here; set {candidate} to a connection \
-                         string, or set {candidate}__accountKey"
-                    );
-                    unusable(&candidate, reason)
-                })?;
-                return Self::new(&candidate, endpoint, key);
+                let access = match get(&format!("{candidate}__accountKey")) {
+                    Some(key) => Access::Key(Secret::from(key.to_owned())),
+                    None => identity::credential(&lookup, &candidate, given)
+                        .map(Access::Identity)
+                        .map_err(|reason| unusable(&candidate, reason))?,
+                };
+                return Self::new(&candidate, endpoint, access);
             }
         }
         Err(ConnectionError::Missing {
@@ -81,10 +89,11 @@ impl Connection {
                     unusable(setting, reason)
                 })
         };
-        Self::new(setting, part("AccountEndpoint")?, part("AccountKey")?)
+        let key = Secret::from(part("AccountKey")?.to_owned());
+        Self::new(setting, part("AccountEndpoint")?, Access::Key(key))
     }
 
-    fn new(setting: &str, endpoint: &str, key: &str) -> Result<Self, ConnectionError> {
+    fn new(setting: &str, endpoint: &str, access: Access) -> Result<Self, ConnectionError> {
         let endpoint = endpoint
             .parse::<AccountEndpoint>()
             .ok()
@@ -95,10 +104,7 @@ impl Connection {
                     "has an endpoint that is not an absolute http:// or https:// URL".to_owned(),
                 )
             })?;
-        Ok(Self {
-            endpoint,
-            key: Secret::from(key.to_owned()),
-        })
+        Ok(Self { endpoint, access })
     }
 
     /// Host name of the account, without port.
@@ -108,7 +114,13 @@ impl Connection {
 
     /// What the SDK needs to sign in.
     pub(crate) fn account(&self) -> AccountReference {
-        AccountReference::with_authentication_key(self.endpoint.clone(), self.key.clone())
+        let endpoint = self.endpoint.clone();
+        match &self.access {
+            Access::Key(key) => AccountReference::with_authentication_key(endpoint, key.clone()),
+            Access::Identity(credential) => {
+                AccountReference::with_credential(endpoint, credential.clone())
+            }
+        }
     }
 }
 
@@ -139,7 +151,7 @@ mod tests {
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| *value)
         };
-        Connection::find(lookup, "Db")
+        Connection::find(lookup, "Db", None)
     }
 
     #[test]
@@ -170,14 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn a_section_with_a_key_works_and_one_without_is_refused_by_name() {
+    fn a_section_has_a_key_or_an_identity() {
         let endpoint = ("Db__accountEndpoint", "https://d/");
         assert_eq!(
             find(&[endpoint, ("Db__accountKey", "k")]).unwrap().host(),
             "d"
         );
-        let error = find(&[endpoint]).unwrap_err().to_string();
-        assert!(error.contains("set Db__accountKey"), "{error}");
+        let identity = find(&[endpoint, ("Db__credential", "managedidentity")]).unwrap();
+        assert!(matches!(identity.access, Access::Identity(_)));
+        let error = find(&[endpoint, ("Db__credential", "x")]).unwrap_err();
+        assert!(error.to_string().contains("Db__credential"), "{error}");
     }
 
     #[test]

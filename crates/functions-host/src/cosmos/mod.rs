@@ -9,8 +9,7 @@
 //! - [`output`] does upserts.
 //! - [`trigger`]: the change feed processor; start with [`trigger::listen`].
 //!
-//! What it is not: no identity-based sign-in (connection string, or endpoint and key), no
-//! all-versions-and-deletes mode, no estimator.
+//! What it is not: no all-versions-and-deletes mode, no estimator.
 
 mod backoff;
 mod clients;

@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use super::connection::Connection;
 use super::rest::{self, RestClient};
 use crate::binding::BindingError;
+use crate::identity::{self, Credential};
 use crate::settings::Settings;
 
 /// Chooses between REST calls and server connections.
@@ -26,6 +27,7 @@ pub struct SignalRClients {
 
 struct Inner {
     settings: Arc<Settings>,
+    identity: Option<Credential>,
     /// How this host calls itself in tokens for REST calls.
     server_name: String,
     rest: OnceCell<RestClient>,
@@ -34,12 +36,14 @@ struct Inner {
 }
 
 impl SignalRClients {
-    /// Connects to nothing yet; settings are read when a binding is first used.
+    /// Connects to nothing yet; settings are read when a binding is first used. `identity` takes
+    /// the place of a managed identity.
     #[must_use]
-    pub fn new(settings: Arc<Settings>) -> Self {
+    pub fn new(settings: Arc<Settings>, identity: Option<Credential>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 settings,
+                identity,
                 server_name: format!("functions-host_{}", uuid::Uuid::new_v4().simple()),
                 rest: OnceCell::new(),
                 connections: Mutex::default(),
@@ -61,8 +65,9 @@ impl SignalRClients {
 
     /// The connection that the setting `name` describes.
     ///
-    /// A connection string, as `ConnectionStrings:<name>` or `<name>`. What the real extension
-    /// knows beyond that (identity, several endpoints, persistent transport) is refused by name.
+    /// A connection string, as `ConnectionStrings:<name>` or `<name>`, or a section with an
+    /// identity, `<name>__serviceUri`. What the real extension knows beyond that (several
+    /// endpoints, persistent transport) is refused by name.
     pub(crate) fn connection(&self, name: &str) -> Result<Arc<Connection>, BindingError> {
         let mut connections = self
             .inner
@@ -72,7 +77,8 @@ impl SignalRClients {
         if let Some(known) = connections.get(name) {
             return Ok(known.clone());
         }
-        let connection = Arc::new(find(&|key| self.inner.settings.get(key), name)?);
+        let get = |key: &str| self.inner.settings.get(key);
+        let connection = Arc::new(find(&get, name, self.inner.identity.as_ref())?);
         connections.insert(name.to_owned(), connection.clone());
         Ok(connection)
     }
@@ -84,7 +90,11 @@ impl fmt::Debug for SignalRClients {
     }
 }
 
-fn find<'a>(get: &dyn Fn(&str) -> Option<&'a str>, name: &str) -> Result<Connection, BindingError> {
+fn find<'a>(
+    get: &dyn Fn(&str) -> Option<&'a str>,
+    name: &str,
+    given: Option<&Credential>,
+) -> Result<Connection, BindingError> {
     let set = |key: &str| get(key).filter(|value| !value.trim().is_empty());
     if set(TRANSPORT_SETTING).is_some_and(|value| value.eq_ignore_ascii_case("persistent")) {
         return Err(BindingError::Configuration(format!(
@@ -98,19 +108,23 @@ fn find<'a>(get: &dyn Fn(&str) -> Option<&'a str>, name: &str) -> Result<Connect
             setting: name.to_owned(),
             reason: format!("cannot be used: {error}"),
         }),
-        None if set(&format!("{name}__serviceUri")).is_some() => {
-            Err(BindingError::InvalidSetting {
+        None => {
+            let part = |part: &str| set(&format!("{name}__{part}"));
+            let Some(service) = part("serviceUri") else {
+                return Err(BindingError::MissingSetting {
+                    setting: name.to_owned(),
+                    advice: ADVICE.to_owned(),
+                });
+            };
+            let invalid = |reason| BindingError::InvalidSetting {
                 setting: format!("{name}__serviceUri"),
-                reason: format!(
-                    "asks for a managed identity, which is not supported here; use {name} instead: \
-                     {ADVICE}"
-                ),
-            })
+                reason,
+            };
+            let credential = identity::credential(get, name, given).map_err(invalid)?;
+            let (client, server) = (part("clientEndpoint"), part("serverEndpoint"));
+            Connection::with_identity(service, client, server, credential)
+                .map_err(|error| invalid(format!("cannot be used: {error}")))
         }
-        None => Err(BindingError::MissingSetting {
-            setting: name.to_owned(),
-            advice: ADVICE.to_owned(),
-        }),
     }
 }
 
@@ -128,7 +142,7 @@ mod tests {
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| *value)
         };
-        find(&get, "SignalR")
+        find(&get, "SignalR", None)
             .map(|connection| connection.server().to_owned())
             .map_err(|error| error.to_string())
     }
@@ -141,6 +155,11 @@ mod tests {
             find_in(&[("ConnectionStrings:SignalR", TEXT), ("SignalR", "x")]).unwrap(),
             address
         );
+        let section = [
+            ("SignalR__serviceUri", "http://127.0.0.1:8888/"),
+            ("SignalR__credential", "managedidentity"),
+        ];
+        assert_eq!(find_in(&section).unwrap(), address);
         assert_eq!(
             find_in(&[("SignalR", TEXT), (TRANSPORT_SETTING, "Transient")]).unwrap(),
             address
@@ -155,8 +174,11 @@ mod tests {
                 "setting `SignalR` is missing: set it to a SignalR connection string",
             ),
             (
-                &[("SignalR__serviceUri", "https://x")][..],
-                "`SignalR__serviceUri` asks for a managed identity",
+                &[
+                    ("SignalR__serviceUri", "https://x"),
+                    ("SignalR__credential", "x"),
+                ][..],
+                "`SignalR__serviceUri` has a SignalR__credential that is not known",
             ),
             (
                 &[("SignalR", "Endpoint=http://a;AuthType=azure.msi")][..],

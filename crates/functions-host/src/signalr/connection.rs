@@ -12,6 +12,8 @@ use jsonwebtoken::EncodingKey;
 use thiserror::Error;
 use url::Url;
 
+use crate::identity::Credential;
+
 /// `AuthType` values that mean "sign in with Microsoft Entra ID instead of a key".
 const IDENTITY_AUTH_TYPES: [&str; 4] = ["azure", "azure.msi", "azure.app", "aad"];
 
@@ -52,10 +54,39 @@ pub(crate) struct Connection {
     audience: String,
     client: String,
     server: String,
-    key: EncodingKey,
+    access: Access,
+}
+
+/// How to sign in.
+#[derive(Clone)]
+pub(crate) enum Access {
+    /// By tokens that are signed here.
+    Key(EncodingKey),
+    /// By tokens of Microsoft Entra ID, for which the service makes those of clients.
+    Identity(Credential),
 }
 
 impl Connection {
+    /// The connection of a section of settings: `X__serviceUri`, and optionally addresses for clients and for REST.
+    pub(crate) fn with_identity(
+        service: &str,
+        client: Option<&str>,
+        server: Option<&str>,
+        credential: Credential,
+    ) -> Result<Self, ConnectionStringError> {
+        let url = endpoint("serviceUri", service)?;
+        let or_service = |name, address: Option<&str>| match address {
+            Some(address) => endpoint(name, address).map(|url| text_of(&url)),
+            None => Ok(text_of(&url)),
+        };
+        Ok(Self {
+            audience: text_of(&url),
+            client: or_service("clientEndpoint", client)?,
+            server: or_service("serverEndpoint", server)?,
+            access: Access::Identity(credential),
+        })
+    }
+
     /// Parses a connection string.
     pub(crate) fn parse(text: &str) -> Result<Self, ConnectionStringError> {
         use ConnectionStringError as E;
@@ -123,7 +154,7 @@ impl Connection {
             client: base("ClientEndpoint", "clientendpoint")?,
             server: base("ServerEndpoint", "serverendpoint")?,
             // The key is the text itself, not what its base64 would decode to.
-            key: EncodingKey::from_secret(key.as_bytes()),
+            access: Access::Key(EncodingKey::from_secret(key.as_bytes())),
         })
     }
 
@@ -142,9 +173,9 @@ impl Connection {
         &self.server
     }
 
-    /// Signs tokens.
-    pub(crate) fn key(&self) -> &EncodingKey {
-        &self.key
+    /// How to sign in.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 }
 

@@ -7,8 +7,8 @@
 //! * [`connection_info`]: what a client needs to connect.
 //! * [`output::send`]: messages and group actions.
 //!
-//! What it is not: no identity-based connections, no several endpoints, no persistent transport,
-//! no trigger; each is refused with a text that names the setting.
+//! What it is not: no several endpoints, no persistent transport, no trigger; each is refused with a
+//! text that names the setting.
 
 mod clients;
 mod connection;
@@ -25,6 +25,7 @@ pub use message::API_VERSION;
 pub use rest::{ATTEMPTS, REQUEST_LIMIT, RETRY_PAUSE};
 pub use token::{TOKEN_LENGTH_LIMIT, TOKEN_LIFETIME_SECONDS};
 
+use self::connection::Access;
 use self::message::segment;
 use self::token::Identity;
 use crate::binding::{BindingError, Encoded, SignalRConnectionInfo};
@@ -41,8 +42,6 @@ pub const HUB_NAME_LIMIT: usize = 128;
 /// # Errors
 /// An expression without value, an unusable connection setting or hub name, a token that cannot
 /// be issued.
-// Async like its siblings: with an identity the token would come from the service.
-#[allow(clippy::unused_async)]
 pub async fn connection_info(
     clients: &SignalRClients,
     info: &SignalRConnectionInfo,
@@ -64,8 +63,25 @@ pub async fn connection_info(
         id_token: id_token.as_deref(),
         claim_types: &info.claim_types,
     };
-    let token = token::client_token(&connection, &hub, &identity, Timestamp::now())
-        .map_err(|error| BindingError::Configuration(error.to_string()))?;
+    let token = match connection.access() {
+        Access::Key(key) => {
+            token::client_token(&connection, key, &hub, &identity, Timestamp::now())
+                .map_err(|error| BindingError::Configuration(error.to_string()))?
+        }
+        Access::Identity(_) if !identity.claim_types.is_empty() => {
+            return Err(BindingError::Configuration(
+                "claimTypeList cannot be used with an identity-based connection: the service makes \
+                 the tokens of its clients, and copies no claims"
+                    .to_owned(),
+            ));
+        }
+        Access::Identity(credential) => clients
+            .rest()
+            .await?
+            .client_token(&connection, credential, &hub, identity.user_id)
+            .await
+            .map_err(|error| error.into_binding_error("asking for the token of a client"))?,
+    };
     let value = json!({
         "url": format!("{}/client/?hub={hub}", connection.client()),
         "accessToken": token,

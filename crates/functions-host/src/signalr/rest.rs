@@ -5,12 +5,14 @@ use std::time::Duration;
 use http::StatusCode;
 use jiff::Timestamp;
 use reqwest::Response;
+use serde::Deserialize;
 use thiserror::Error;
 
-use super::connection::Connection;
+use super::connection::{Access, Connection};
 use super::message::{API_VERSION, RestCall};
 use super::token::{TokenError, rest_token};
 use crate::binding::BindingError;
+use crate::identity::Credential;
 
 /// Longest time for one attempt, as in the real extension.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(100);
@@ -20,6 +22,15 @@ pub const ATTEMPTS: u32 = 3;
 
 /// Pause before the second attempt; doubles after that.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What Microsoft Entra ID is asked for.
+const ENTRA_SCOPE: &str = "https://signalr.azure.com/.default";
+
+/// The first version of the API that makes tokens for clients.
+const CLIENT_TOKEN_API_VERSION: &str = "2022-11-01";
+
+/// How long such a token is valid: as long as one that is signed here.
+const CLIENT_TOKEN_MINUTES: &str = "60";
 
 /// Most characters of an error body that are quoted.
 const EXCERPT_LIMIT: usize = 300;
@@ -36,6 +47,9 @@ pub(crate) enum RestError {
     /// No token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// No token of the identity.
+    #[error("cannot sign in: {0}")]
+    Identity(#[source] azure_core::Error),
     /// No answer.
     #[error("{}", causes(.0))]
     Transport(reqwest::Error),
@@ -65,7 +79,7 @@ impl RestError {
     /// SDK draws the same line.)
     fn is_worth_another_attempt(&self, idempotent: bool) -> bool {
         match self {
-            Self::Token(_) => false,
+            Self::Token(_) | Self::Identity(_) => false,
             Self::Transport(error) => idempotent || error.is_connect(),
             Self::Refused { status, .. } if idempotent => {
                 status.is_server_error() || *status == StatusCode::REQUEST_TIMEOUT
@@ -112,6 +126,42 @@ impl RestClient {
         Ok(())
     }
 
+    /// Asks the service for the token of a client, on behalf of an identity: `POST …/:generateToken`.
+    pub(crate) async fn client_token(
+        &self,
+        connection: &Connection,
+        credential: &Credential,
+        hub: &str,
+        user_id: Option<&str>,
+    ) -> Result<String, RestError> {
+        let url = format!("{}/api/hubs/{hub}/:generateToken", connection.server());
+        let mut query = vec![
+            ("api-version", CLIENT_TOKEN_API_VERSION),
+            ("minutesToExpire", CLIENT_TOKEN_MINUTES),
+        ];
+        query.extend(user_id.map(|user| ("userId", user)));
+        let response = self
+            .0
+            .post(url)
+            .query(&query)
+            .bearer_auth(entra_token(credential).await?)
+            .send()
+            .await
+            .map_err(|error| RestError::Transport(error.without_url()))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(RestError::Refused {
+                status,
+                excerpt: excerpt(response).await,
+            });
+        }
+        let ClientToken { token } = response
+            .json()
+            .await
+            .map_err(|error| RestError::Transport(error.without_url()))?;
+        Ok(token)
+    }
+
     async fn attempt(
         &self,
         connection: &Connection,
@@ -120,7 +170,10 @@ impl RestClient {
         call: &RestCall,
     ) -> Result<(), RestError> {
         let path = path(hub, call);
-        let token = rest_token(connection, server_name, &path, Timestamp::now())?;
+        let token = match connection.access() {
+            Access::Key(key) => rest_token(connection, key, server_name, &path, Timestamp::now())?,
+            Access::Identity(credential) => entra_token(credential).await?,
+        };
         let mut request = self
             .0
             .request(
@@ -149,6 +202,21 @@ impl RestClient {
             excerpt: excerpt(response).await,
         })
     }
+}
+
+/// What the service makes of a request for the token of a client.
+#[derive(Deserialize)]
+struct ClientToken {
+    token: String,
+}
+
+/// A token of Microsoft Entra ID for the service. The credential keeps it until it expires.
+async fn entra_token(credential: &Credential) -> Result<String, RestError> {
+    let token = credential
+        .get_token(&[ENTRA_SCOPE], None)
+        .await
+        .map_err(RestError::Identity)?;
+    Ok(token.token.secret().to_owned())
 }
 
 /// Path and query of a call, as sent and as named in its token.

@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, Header};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -55,9 +55,10 @@ pub(crate) struct Identity<'a> {
     pub(crate) claim_types: &'a [String],
 }
 
-/// The token for a client of `hub`.
+/// The token for a client of `hub`, signed with the access key.
 pub(crate) fn client_token(
     connection: &Connection,
+    key: &EncodingKey,
     hub: &str,
     identity: &Identity<'_>,
     now: Timestamp,
@@ -82,27 +83,28 @@ pub(crate) fn client_token(
         }
     }
     let audience = format!("{}/client/?hub={hub}", connection.audience());
-    let token = sign(connection, claims, &audience, now)?;
+    let token = sign(key, claims, &audience, now)?;
     if token.len() > TOKEN_LENGTH_LIMIT {
         return Err(TokenError::TooLong(token.len()));
     }
     Ok(token)
 }
 
-/// The token for one REST call; `path` is the path and query, as sent.
+/// The token for one REST call, signed with the access key; `path` is the path and query, as sent.
 pub(crate) fn rest_token(
     connection: &Connection,
+    key: &EncodingKey,
     server_name: &str,
     path: &str,
     now: Timestamp,
 ) -> Result<String, TokenError> {
     let claims = Map::from_iter([("nameid".to_owned(), server_name.into())]);
     let audience = format!("{}{path}", connection.audience());
-    sign(connection, claims, &audience, now)
+    sign(key, claims, &audience, now)
 }
 
 fn sign(
-    connection: &Connection,
+    key: &EncodingKey,
     mut claims: Map<String, Value>,
     audience: &str,
     now: Timestamp,
@@ -115,7 +117,7 @@ fn sign(
     Ok(jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
         &claims,
-        connection.key(),
+        key,
     )?)
 }
 
@@ -149,6 +151,10 @@ mod tests {
         .unwrap()
     }
 
+    fn key() -> EncodingKey {
+        EncodingKey::from_secret(KEY.as_bytes())
+    }
+
     fn verified(token: &str) -> Map<String, Value> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_aud = false;
@@ -172,7 +178,14 @@ mod tests {
             user_id: Some("ana"),
             ..Identity::default()
         };
-        let token = client_token(&connection(), "orders", &identity, at(1_760_000_000)).unwrap();
+        let token = client_token(
+            &connection(),
+            &key(),
+            "orders",
+            &identity,
+            at(1_760_000_000),
+        )
+        .unwrap();
         assert_eq!(
             Value::Object(verified(&token)),
             json!({
@@ -189,7 +202,8 @@ mod tests {
 
     #[test]
     fn an_anonymous_client_has_no_user_claim() {
-        let token = client_token(&connection(), "orders", &Identity::default(), at(1)).unwrap();
+        let token =
+            client_token(&connection(), &key(), "orders", &Identity::default(), at(1)).unwrap();
         assert!(!verified(&token).contains_key("asrs.s.uid"));
     }
 
@@ -205,7 +219,7 @@ mod tests {
             claim_types: &types,
             ..Identity::default()
         };
-        let claims = verified(&client_token(&connection(), "h", &identity, at(0)).unwrap());
+        let claims = verified(&client_token(&connection(), &key(), "h", &identity, at(0)).unwrap());
         assert_eq!(claims["name"], "Ana");
         assert_eq!(claims["roles"], json!(["a", "b"]));
         assert_eq!(claims["asrs.u.exp"], 5);
@@ -217,6 +231,7 @@ mod tests {
     fn a_rest_token_names_the_call() {
         let token = rest_token(
             &connection(),
+            &key(),
             "devbox_1",
             "/api/hubs/orders/:send?api-version=2022-06-01",
             at(0),
@@ -239,7 +254,7 @@ mod tests {
                 claim_types: &types,
                 ..Identity::default()
             };
-            let error = client_token(&connection(), "h", &identity, at(0)).unwrap_err();
+            let error = client_token(&connection(), &key(), "h", &identity, at(0)).unwrap_err();
             assert!(matches!(error, TokenError::IdToken(_)), "{text}: {error}");
         }
         let long = "u".repeat(TOKEN_LENGTH_LIMIT);
@@ -247,7 +262,7 @@ mod tests {
             user_id: Some(&long),
             ..Identity::default()
         };
-        let error = client_token(&connection(), "h", &identity, at(0)).unwrap_err();
+        let error = client_token(&connection(), &key(), "h", &identity, at(0)).unwrap_err();
         assert!(matches!(error, TokenError::TooLong(_)), "{error}");
     }
 }

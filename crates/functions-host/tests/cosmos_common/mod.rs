@@ -148,7 +148,7 @@ impl World {
     }
 
     pub fn clients(&self) -> CosmosClients {
-        CosmosClients::new(self.settings())
+        CosmosClients::new(self.settings(), None)
     }
 
     /// A trigger on `events` with short intervals.
