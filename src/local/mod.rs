@@ -36,7 +36,7 @@ use self::{cloud::Cloud, dashboard::Dashboard, ports::PortPlan, ready::Ready, to
 #[derive(Debug, Args)]
 pub struct UpArgs {
     /// Azure regions, comma-separated; the first is the hub region of the account
-    #[arg(long, value_delimiter = ',', default_value = topology::DEFAULT_REGIONS)]
+    #[arg(long, value_delimiter = ',', default_values_t = topology::default_regions())]
     regions: Vec<String>,
 
     /// Replication lag of every link between two regions, such as 80ms or 2s

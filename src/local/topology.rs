@@ -7,9 +7,6 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-/// The regions of `infra/regions.json`, as the default of `--regions`.
-pub(super) const DEFAULT_REGIONS: &str = "West US,North Europe,Southeast Asia";
-
 /// Most regions one machine brings up: every region is a host, a handler process, a Cosmos DB replica and a SignalR Service.
 pub(super) const MAX_REGIONS: usize = 8;
 
@@ -35,13 +32,23 @@ pub(super) struct Region {
     pub(super) preferred_locations: Vec<String>,
 }
 
+/// The regions of `infra/regions.json`: the default of `--regions`. None if the file cannot be read, which
+/// [`Topology::select`] complains about.
+pub(super) fn default_regions() -> Vec<String> {
+    let names = |file: Topology| file.regions.into_iter().map(|region| region.name);
+    Topology::of_file().map_or_else(|_| Vec::new(), |file| names(file).collect())
+}
+
 impl Topology {
+    fn of_file() -> anyhow::Result<Self> {
+        serde_json::from_str(REGIONS_FILE).context("infra/regions.json is not valid")
+    }
+
     /// The regions named by `names`, in that order.
     ///
     /// Preferences come from `infra/regions.json`; a region that is not listed there prefers itself, then the others as given.
     pub(super) fn select(names: &[String]) -> anyhow::Result<Self> {
-        let known: Topology =
-            serde_json::from_str(REGIONS_FILE).context("infra/regions.json is not valid")?;
+        let known = Self::of_file()?;
         let names = names
             .iter()
             .map(|name| known.canonical_name(name))
@@ -129,8 +136,9 @@ mod tests {
 
     #[test]
     fn the_default_is_the_whole_file() {
-        let file: Topology = serde_json::from_str(REGIONS_FILE).expect("regions.json is valid");
-        assert_eq!(select(DEFAULT_REGIONS).expect("the default is valid"), file);
+        let file = Topology::of_file().expect("regions.json is valid");
+        let default = Topology::select(&default_regions()).expect("the default is valid");
+        assert_eq!(default, file);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import { type CloudState, MAX_LAG_MS, type RegionState } from "../api/control.ts";
 import type { App } from "../app.ts";
-import { count, regionClass } from "./format.ts";
+import { count, counted, regionClass } from "./format.ts";
 import { linkTable } from "./links.ts";
 import { MAX_LABELLED, map } from "./map.ts";
 
@@ -65,7 +65,7 @@ function card(app: App, cloud: CloudState, region: RegionState): TemplateResult 
           functions
             ? html`<dd>
                   <span class="pill ${running ? "up" : functions.state === "starting" ? "busy" : "down"}" data-testid="functions-state-${name}">${functions.state}</span>
-                  <span class="muted">${count(functions.invocations)} runs${functions.failures > 0 ? `, ${count(functions.failures)} failed` : ""}</span>
+                  <span class="muted">${counted(functions.invocations, "run", "runs")}${functions.failures > 0 ? `, ${count(functions.failures)} failed` : ""}</span>
                 </dd>
                 <dd class="act"><button type="button" class="quiet" data-testid="functions-${name}" ?disabled=${busy || functions.state === "starting"}
                   @click=${() => app.setRegion(name, { functions: running ? "stopped" : "running" })}>
@@ -78,7 +78,7 @@ function card(app: App, cloud: CloudState, region: RegionState): TemplateResult 
         <dt>Cosmos DB</dt>
         <dd>
           <span class="pill ${online ? "up" : "down"}" data-testid="cosmos-state-${name}">${cosmos.state}</span>
-          <span class="muted">${count(cosmos.events)} events</span>
+          <span class="muted">${counted(cosmos.events, "event", "events")}</span>
         </dd>
         <dd class="act"><button type="button" class="quiet" data-testid="cosmos-${name}" ?disabled=${busy} @click=${() => app.setRegion(name, { cosmos: online ? "offline" : "online" })}>
           ${online ? "Take offline" : "Bring online"}<span class="unseen"> Cosmos DB of ${name}</span>
@@ -86,11 +86,11 @@ function card(app: App, cloud: CloudState, region: RegionState): TemplateResult 
       </div>
       <div>
         <dt>Materialized</dt>
-        <dd class="muted">${count(cosmos.materialized)} maxima of devices</dd>
+        <dd class="muted">${counted(cosmos.materialized, "maximum", "maxima")} of devices</dd>
       </div>
       <div>
         <dt>SignalR</dt>
-        <dd class="muted">${count(signalr.connections)} connected, ${count(signalr.messages)} messages</dd>
+        <dd class="muted">${count(signalr.connections)} connected, ${counted(signalr.messages, "message", "messages")}</dd>
       </div>
     </dl>
   </article>`;

@@ -8,6 +8,11 @@ export function count(n: number): string {
   return whole.format(n);
 }
 
+/** `1 event`, `2 events` */
+export function counted(n: number, one: string, many: string): string {
+  return `${count(n)} ${n === 1 ? one : many}`;
+}
+
 export function measurement(n: number): string {
   return Math.abs(n) >= 1e15 || (n !== 0 && Math.abs(n) < 1e-6) ? String(n) : value.format(n);
 }
