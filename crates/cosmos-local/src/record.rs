@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::partition_key::PartitionKey;
+use crate::{partition_key::PartitionKey, vector};
 
 /// One accepted mutation of one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,9 +54,7 @@ pub(crate) struct ItemKey {
 impl Record {
     /// Whether the writer of this record had seen `other`.
     fn covers(&self, other: &Self) -> bool {
-        self.context
-            .get(other.origin)
-            .is_some_and(|seen| *seen >= other.number)
+        vector::at(&self.context, other.origin) >= other.number
     }
 
     /// Deletes win over puts. That an item has expired is no reason to lose what somebody wrote meanwhile.
@@ -94,9 +92,7 @@ pub(crate) const STAMP_COUNTER_BITS: u32 = 16;
 pub(crate) fn context<R: AsRef<Record>>(seen: &[u64], siblings: &[R]) -> Vec<u64> {
     let mut context = seen.to_vec();
     for sibling in siblings {
-        for (known, also) in context.iter_mut().zip(&sibling.as_ref().context) {
-            *known = (*known).max(*also);
-        }
+        vector::raise(&mut context, &sibling.as_ref().context);
     }
     context
 }

@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     container::Container,
-    gateway::Gateway,
+    gateway::{Gateway, Region},
     partition_key::PartitionKey,
     replica::{Change, Replica, Step, Transaction, WriteError},
+    topology::Topology,
     ttl::Lifetimes,
 };
 
@@ -23,11 +24,7 @@ const EXPIRED_AT_ONCE: usize = 1000;
 const EXPIRED_TOGETHER: usize = 100;
 
 /// Does all of it until told to stop.
-pub(crate) async fn run(
-    gateway: Arc<Gateway>,
-    replicas: Vec<Arc<Replica>>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn run(gateway: Arc<Gateway>, topology: Arc<Topology>, stop: CancellationToken) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -35,30 +32,35 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        trim_logs(&replicas);
+        // A region that is about to join still needs what the others need no more; the next go cuts it off.
+        if let Some(_held) = topology.try_hold() {
+            trim_logs(&gateway.members().regions);
+        }
         // One region speaks for all, so that an item does not expire in as many mutations as there are regions.
-        let hub = &replicas[gateway.hub()];
-        for container in gateway.metadata().all_containers() {
-            expire(hub, &container).await;
+        if let Some(hub) = gateway.hub_region() {
+            for container in gateway.metadata().all_containers() {
+                expire(&hub.replica, &container).await;
+            }
         }
     }
 }
 
 /// Cuts logs down to what some region still needs.
-fn trim_logs(replicas: &[Arc<Replica>]) {
-    for source in replicas {
-        let seen = replicas
+fn trim_logs(regions: &[Arc<Region>]) {
+    for source in regions {
+        let seen = regions
             .iter()
-            .map(|replica| replica.read().seen[source.index])
+            .map(|region| region.replica.read().seen_of(source.index))
             .min()
             .unwrap_or_default();
         let oldest = source
+            .replica
             .read()
             .log
             .first_key_value()
             .map(|(number, _)| *number);
         if oldest.is_some_and(|oldest| oldest <= seen) {
-            source.trim(seen);
+            source.replica.trim(seen);
         }
     }
 }

@@ -12,10 +12,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{Door, Gateway, request::Request};
-use crate::{
-    EMULATOR_KEY, RegionConfig, WriteMode, auth::MasterKey, metadata::Metadata, replica::Replica,
-};
+use super::{Door, Gateway, Members, Region, request::Request};
+use crate::{EMULATOR_KEY, WriteMode, auth::MasterKey, folder::Opened};
 
 const DATE: &str = "thu, 06 aug 2026 10:00:00 gmt";
 
@@ -40,20 +38,22 @@ impl Answer {
 impl Setup {
     /// Without documents.
     pub(super) fn empty() -> Self {
-        let regions = ["West US", "North Europe"].map(RegionConfig::new);
-        let replicas = (0..2)
-            .map(|index| Replica::in_memory(index, 2).into())
-            .collect();
+        let Opened {
+            metadata,
+            membership,
+            replicas,
+        } = Opened::in_memory(&["West US", "North Europe"]).unwrap();
         let key = MasterKey::new(EMULATOR_KEY).unwrap();
+        let gateway = Gateway::new(key, metadata, WriteMode::Multi, 1);
+        let regions = membership.members().zip(replicas);
+        let regions = regions.map(|((_, name), replica)| Region::new(name, 0, replica.into()));
+        let regions = regions.map(Into::into).collect();
+        gateway.set_members(Members {
+            membership,
+            regions,
+        });
         let setup = Self {
-            gateway: Gateway::new(
-                key,
-                Metadata::default(),
-                &regions,
-                replicas,
-                WriteMode::Multi,
-                1,
-            ),
+            gateway,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -80,6 +80,10 @@ impl Setup {
             assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
         }
         setup
+    }
+
+    fn door(&self) -> Door {
+        Door::Region(self.gateway.members().regions[0].clone())
     }
 
     /// Sends a signed request to the first region.
@@ -114,7 +118,7 @@ impl Setup {
                 .insert("authorization", token.parse().unwrap());
         }
         self.runtime.block_on(async {
-            let answer = self.gateway.answer(Door::Region(0), parts, body).await;
+            let answer = self.gateway.answer(self.door(), parts, body).await;
             let (parts, body) = answer.into_parts();
             Answer {
                 status: parts.status,
@@ -379,7 +383,7 @@ fn an_authorization_that_is_none_is_refused() {
         let answer =
             setup
                 .runtime
-                .block_on(setup.gateway.answer(Door::Region(0), parts, Bytes::new()));
+                .block_on(setup.gateway.answer(setup.door(), parts, Bytes::new()));
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{text}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`state`]: items, change order and log,
 //! - [`staging`]: changes before they are seen,
+//! - [`seed`]: what a new region starts with,
 //! - [`transaction`]: what clients ask to be done, decided.
 //!
 //! `applied` counts every mutation applied here, own or replicated, and is the region's `_lsn` and position in its change
@@ -10,6 +11,7 @@
 //! want, puts all of it on disk, and only then takes that lock: what can be seen is durable, writers share the wait for
 //! the disk, and readers do not wait for it.
 
+mod seed;
 mod staging;
 mod state;
 mod transaction;
@@ -23,6 +25,7 @@ use crate::{
     document::DocumentError,
     record::Record,
 };
+pub(crate) use seed::seed;
 pub(crate) use staging::Delta;
 use staging::Staged;
 pub(crate) use state::{Item, State, Table, Version};
@@ -60,6 +63,8 @@ pub(crate) enum WriteError {
     Disk(Arc<DiskError>),
     #[error("the region is shutting down")]
     Stopping,
+    #[error("the region is being removed from the account")]
+    Sealed,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Rejected>>;
@@ -69,6 +74,7 @@ enum Command {
     Apply(Vec<Arc<Record>>, oneshot::Sender<Result<(), WriteError>>),
     Trim(u64),
     Forget(u32),
+    Seal(bool, oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -84,12 +90,12 @@ pub(crate) struct Replica {
 
 impl Replica {
     /// A replica in memory.
-    pub(crate) fn in_memory(index: usize, regions: usize) -> Self {
-        let state = Arc::new(RwLock::new(State::empty(regions)));
+    pub(crate) fn in_memory(index: usize, state: State) -> Self {
+        let applied = watch::channel(state.applied).0;
         Self {
             index,
-            state,
-            applied: watch::channel(0).0,
+            state: Arc::new(RwLock::new(state)),
+            applied,
             writer: None,
         }
     }
@@ -175,6 +181,19 @@ impl Replica {
         outcome.await.map_err(|_| WriteError::Stopping)?
     }
 
+    /// Lets clients change nothing any more, or again; what others have accepted is applied all the same. When this
+    /// returns, everything that was or will be accepted before it is in the log.
+    pub(crate) async fn seal(&self, sealed: bool) {
+        let Some(writer) = &self.writer else {
+            return self.change(|staged| staged.delta.is_sealed = sealed);
+        };
+        let (done, is_done) = oneshot::channel();
+        if writer.send(Command::Seal(sealed, done)).await.is_ok() {
+            // An error means that the writer is gone already, and accepts nothing either.
+            let _ = is_done.await;
+        }
+    }
+
     /// Closes the data file, if there is one; it takes no more writes.
     pub(crate) async fn close(&self) {
         let Some(writer) = &self.writer else { return };
@@ -216,6 +235,7 @@ fn commit(
     let mut closed = None;
     let mut written = Vec::new();
     let mut applied = Vec::new();
+    let mut sealed = Vec::new();
     // Nobody else changes the state, so what is worked out on it still holds when it is published.
     let delta = {
         let state = read(state);
@@ -235,6 +255,10 @@ fn commit(
                 }
                 Command::Trim(up_to) => staged.trim(up_to),
                 Command::Forget(container) => staged.forget(container),
+                Command::Seal(is_sealed, reply) => {
+                    staged.delta.is_sealed = is_sealed;
+                    sealed.push(reply);
+                }
                 Command::Close(reply) => closed = Some(reply),
             }
         }
@@ -266,6 +290,9 @@ fn commit(
             None => Ok(()),
         };
         let _ = reply.send(outcome);
+    }
+    for reply in sealed {
+        let _ = reply.send(());
     }
     closed
 }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::state::{Item, State, Version, now_ms};
-use crate::record::{ItemKey, Record, STAMP_COUNTER_BITS};
+use crate::{
+    record::{ItemKey, Record, STAMP_COUNTER_BITS},
+    vector,
+};
 
 /// What is to change in a [`State`], all at once.
 #[derive(Debug)]
@@ -11,6 +14,7 @@ pub(crate) struct Delta {
     pub(crate) seen: Vec<u64>,
     pub(crate) applied: u64,
     pub(crate) stamp: u64,
+    pub(crate) is_sealed: bool,
     /// The items that were touched, as they become.
     pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Item>>,
     /// What becomes visible, by container and position.
@@ -37,6 +41,7 @@ impl<'a> Staged<'a> {
                 seen: base.seen.clone(),
                 applied: base.applied,
                 stamp: base.stamp,
+                is_sealed: base.is_sealed,
                 items: BTreeMap::new(),
                 history: Vec::new(),
                 logged: Vec::new(),
@@ -83,7 +88,7 @@ impl<'a> Staged<'a> {
 
     /// Applies a mutation, once: one that was applied before changes nothing.
     pub(super) fn apply(&mut self, record: Arc<Record>) {
-        let seen = self.delta.seen[record.origin];
+        let seen = vector::at(&self.delta.seen, record.origin);
         if record.number <= seen {
             return;
         }
@@ -93,7 +98,7 @@ impl<'a> Staged<'a> {
             "a link delivers the mutations of its origin in order"
         );
         let container = record.container;
-        self.delta.seen[record.origin] = record.number;
+        vector::set(&mut self.delta.seen, record.origin, record.number);
         self.delta.applied += 1;
         self.delta.stamp = self.delta.stamp.max(record.stamp);
         if self.base.is_dropped(container) || self.delta.dropped.contains(&container) {
@@ -103,7 +108,7 @@ impl<'a> Staged<'a> {
         let mut item = self
             .item(container, &key)
             .cloned()
-            .unwrap_or_else(|| Item::new(self.base.seen.len()));
+            .unwrap_or_else(Item::new);
         let before = (item.position, item.current().map(|_| item.position));
         item.add(record, self.delta.applied, &self.delta.seen);
         if item.position != before.0

@@ -10,6 +10,7 @@ use super::staging::Delta;
 use crate::{
     record::{ItemKey, Record, merge, winner},
     ttl::Lifetimes,
+    vector,
 };
 
 /// An item and its place in the feed.
@@ -28,13 +29,20 @@ pub(crate) struct Item {
 
 impl Item {
     /// An item of which nothing is known.
-    pub(super) fn new(regions: usize) -> Self {
-        Self::from_disk(Vec::new(), 0, Arc::from([]), vec![0; regions], 0)
+    pub(super) fn new() -> Self {
+        Self::from_disk(Vec::new(), 0, Arc::from([]), Vec::new(), 0)
+    }
+
+    /// The item with its place in a feed whose positions are so much greater.
+    fn shifted(&self, by: u64) -> Self {
+        let mut item = self.clone();
+        item.position += by;
+        item
     }
 
     /// Adds a record; when that changes what everybody sees, the item moves to a position in the feed.
     pub(super) fn add(&mut self, record: Arc<Record>, position: u64, seen: &[u64]) {
-        self.heard[record.origin] = record.number;
+        vector::set(&mut self.heard, record.origin, record.number);
         let before = self.winner().map(|record| record.etag.clone());
         merge(&mut self.siblings, record);
         if self.winner().map(|record| &record.etag) != before.as_ref() {
@@ -129,23 +137,13 @@ pub(crate) struct Table {
     unique: BTreeMap<(String, String), BTreeSet<String>>,
     /// What became visible at each position.
     history: BTreeMap<u64, Version>,
-    /// The last position of which the history is not known any more.
+    /// The last position of which the history was forgotten since the region started.
     history_start: u64,
 }
 
 impl Table {
     pub(crate) fn history(&self) -> &BTreeMap<u64, Version> {
         &self.history
-    }
-
-    /// The position after which the history is complete.
-    pub(crate) fn history_start(&self) -> u64 {
-        self.history_start
-    }
-
-    /// Lets the history start after a position, as nothing is known of what was before.
-    pub(crate) fn start_history(&mut self, position: u64) {
-        self.history_start = position;
     }
 
     fn remember(&mut self, position: u64, version: Version) {
@@ -213,8 +211,12 @@ pub(crate) struct State {
     /// Own mutations that other regions may still need, by number.
     pub(crate) log: BTreeMap<u64, Arc<Record>>,
     pub(crate) stamp: u64,
+    /// Whether the region accepts nothing any more, because it is being removed.
+    pub(super) is_sealed: bool,
     /// Containers that were deleted; mutations of theirs that are still on their way only count.
     dropped: HashSet<u32>,
+    /// The position at which this copy was read from disk or from another region: what became visible before is not known.
+    pub(super) start: u64,
 }
 
 impl State {
@@ -225,7 +227,50 @@ impl State {
             tables: HashMap::new(),
             log: BTreeMap::new(),
             stamp: 0,
+            is_sealed: false,
             dropped: HashSet::new(),
+            start: 0,
+        }
+    }
+
+    /// What was read from a data file is all there is to know.
+    pub(crate) fn start(&mut self) {
+        self.start = self.applied;
+    }
+
+    /// The position after which the history of a container is complete.
+    pub(crate) fn history_start(&self, container: u32) -> u64 {
+        let table = self.tables.get(&container);
+        table.map_or(self.start, |table| table.history_start.max(self.start))
+    }
+
+    /// How many mutations of a region were applied here.
+    pub(crate) fn seen_of(&self, region: usize) -> u64 {
+        vector::at(&self.seen, region)
+    }
+
+    /// A copy for another region, which has accepted nothing that this one has not seen. Its feed is in this one's order,
+    /// at positions that are so much greater.
+    pub(super) fn copy(&self, shift: u64) -> Self {
+        let copy = |table: &Table| {
+            let mut copy = Table::default();
+            for (key, item) in &table.items {
+                copy.put(key.clone(), item.shifted(shift));
+            }
+            copy
+        };
+        let tables = self.tables.iter();
+        Self {
+            seen: self.seen.clone(),
+            applied: self.applied + shift,
+            tables: tables
+                .map(|(container, table)| (*container, copy(table)))
+                .collect(),
+            log: BTreeMap::new(),
+            stamp: self.stamp,
+            is_sealed: false,
+            dropped: self.dropped.clone(),
+            start: self.applied + shift,
         }
     }
 
@@ -242,6 +287,7 @@ impl State {
         self.seen = delta.seen;
         self.applied = delta.applied;
         self.stamp = delta.stamp;
+        self.is_sealed = delta.is_sealed;
         for (container, items) in delta.items {
             let table = self.tables.entry(container).or_default();
             for (key, item) in items {

@@ -5,5 +5,6 @@
 mod support;
 
 mod documents;
+mod membership;
 mod partitions;
 mod regions;
