@@ -486,6 +486,18 @@ impl Account {
         )
     }
 
+    /// Deleted items of a container that a region still remembers.
+    ///
+    /// They are forgotten once no older version can arrive any more, from whichever region: some upkeep intervals after all
+    /// regions have everything that was accepted until all had the delete. While a link is cut, none is.
+    pub fn tombstone_count(&self, region: &str, database: &str, container: &str) -> Option<u64> {
+        let region = self.region(region).ok()?;
+        let container = self.container(database, container).ok()?;
+        let state = region.replica.read();
+        let table = state.tables.get(&container.number);
+        Some(table.map_or(0, |table| table.tombstones()) as u64)
+    }
+
     /// Stops all gateways and links. What was acknowledged is on disk already, if there is one.
     pub async fn shutdown(&self) {
         self.inner.global.stop().await;

@@ -134,6 +134,12 @@ impl Disk {
                 items.iter().map(move |(key, item)| (*container, key, item))
             });
             for (container, key, item) in touched {
+                let Some(item) = item else {
+                    items
+                        .remove(row_key(container, key).as_str())
+                        .map_err(redb::Error::from)?;
+                    continue;
+                };
                 put(&mut items, container, key, item)?;
             }
             for container in &delta.dropped {

@@ -10,7 +10,7 @@
 //! - [`replication`]: the links,
 //! - [`membership`]: which regions the account has and had, [`topology`]: how they come and go while it runs,
 //! - [`vector`]: numbers per region,
-//! - [`upkeep`]: what goes on in the background,
+//! - [`upkeep`]: what goes on in the background, [`tombstones`]: when a delete can be forgotten,
 //! - [`metadata`], [`container`], [`ranges`]: databases, containers and their physical partitions,
 //! - [`partition_key`], [`epk`], [`scope`]: which items a request is about,
 //! - [`charge`], [`budget`], [`offer`]: request units,
@@ -62,6 +62,7 @@ mod replica;
 mod replication;
 mod scope;
 mod session;
+mod tombstones;
 mod topology;
 mod ttl;
 mod upkeep;
@@ -172,6 +173,7 @@ pub struct CosmosLocal {
     write_mode: WriteMode,
     partitions: Option<u32>,
     throughput: Option<u32>,
+    upkeep: Option<Duration>,
 }
 
 impl CosmosLocal {
@@ -232,6 +234,14 @@ impl CosmosLocal {
         self
     }
 
+    /// How often logs are cut down, deletes forgotten that nobody needs any more, and expired items deleted; every second by
+    /// default. Expired items cannot be seen, and deleted ones not read, however seldom that is.
+    #[must_use]
+    pub fn upkeep_interval(mut self, every: Duration) -> Self {
+        self.upkeep = Some(every);
+        self
+    }
+
     /// Opens the data, starts replication and all gateways.
     ///
     /// # Errors
@@ -280,6 +290,7 @@ impl CosmosLocal {
         topology.spawn(upkeep::run(
             Arc::clone(&gateway),
             Arc::clone(&topology),
+            self.upkeep.unwrap_or(upkeep::INTERVAL),
             topology.stop().clone(),
         ));
         Ok(Account::new(Inner {

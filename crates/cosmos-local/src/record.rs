@@ -115,6 +115,19 @@ pub(crate) fn winner<R: AsRef<Record>>(siblings: &[R]) -> Option<&R> {
         .max_by(|a, b| a.as_ref().precedence(b.as_ref()))
 }
 
+/// Whether nothing but a delete is left of an item, which may be forgotten when that is so of all mutations up to `known`:
+/// see [`crate::tombstones`]. Where conflicts are kept for their users, versions that have lost are left of it too.
+pub(crate) fn is_forgettable<R: AsRef<Record>>(
+    siblings: &[R],
+    known: &[u64],
+    keeps_conflicts: bool,
+) -> bool {
+    let mut records = siblings.iter().map(AsRef::as_ref);
+    winner(siblings).is_some_and(|winner| winner.as_ref().body.is_none())
+        && (siblings.len() == 1 || !keeps_conflicts)
+        && records.all(|record| vector::at(known, record.origin) >= record.number)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::Arc;

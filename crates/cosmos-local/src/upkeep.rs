@@ -1,4 +1,4 @@
-//! What goes on in the background: logs are cut down, and expired items deleted.
+//! What goes on in the background: logs are cut down, deletes forgotten, and expired items deleted.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -7,15 +7,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     container::Container,
-    gateway::{Gateway, Region},
+    gateway::{Gateway, Members, Region},
     partition_key::PartitionKey,
     replica::{Change, Replica, Step, Transaction, WriteError},
+    tombstones::Horizon,
     topology::Topology,
     ttl::Lifetimes,
 };
 
-/// How often.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often, usually.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often, at the most.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Deletes that a region forgets in one go, at the most, so that writers need not wait for long; the next go takes more.
+const FORGOTTEN_AT_ONCE: usize = 10_000;
 
 /// Items of a container that expire in one go, at the most; the next go takes more.
 const EXPIRED_AT_ONCE: usize = 1000;
@@ -24,8 +31,14 @@ const EXPIRED_AT_ONCE: usize = 1000;
 const EXPIRED_TOGETHER: usize = 100;
 
 /// Does all of it until told to stop.
-pub(crate) async fn run(gateway: Arc<Gateway>, topology: Arc<Topology>, stop: CancellationToken) {
-    let mut ticks = interval(INTERVAL);
+pub(crate) async fn run(
+    gateway: Arc<Gateway>,
+    topology: Arc<Topology>,
+    every: Duration,
+    stop: CancellationToken,
+) {
+    let mut ticks = interval(every.max(SHORTEST));
+    let mut horizon = Horizon::default();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -34,7 +47,9 @@ pub(crate) async fn run(gateway: Arc<Gateway>, topology: Arc<Topology>, stop: Ca
         }
         // A region that is about to join still needs what the others need no more; the next go cuts it off.
         if let Some(_held) = topology.try_hold() {
-            trim_logs(&gateway.members().regions);
+            let members = gateway.members();
+            trim_logs(&members.regions);
+            forget_deletes(&gateway, &members, &mut horizon);
         }
         // One region speaks for all, so that an item does not expire in as many mutations as there are regions.
         if let Some(hub) = gateway.hub_region() {
@@ -61,6 +76,28 @@ fn trim_logs(regions: &[Arc<Region>]) {
             .map(|(number, _)| *number);
         if oldest.is_some_and(|oldest| oldest <= seen) {
             source.replica.trim(seen);
+        }
+    }
+}
+
+/// Forgets deletes that nobody can need any more.
+fn forget_deletes(gateway: &Gateway, members: &Members, horizon: &mut Horizon) {
+    let regions = members.regions.iter();
+    let seen: Vec<Vec<u64>> = regions.map(|it| it.replica.read().seen.clone()).collect();
+    let Some(known) = horizon.advance(members.membership.version(), &seen) else {
+        return;
+    };
+    let containers = gateway.metadata().all_containers();
+    let containers: Vec<(u32, bool)> = containers
+        .iter()
+        .map(|container| (container.number, container.keeps_conflicts))
+        .collect();
+    for region in &members.regions {
+        let state = region.replica.read();
+        let found = state.forgettable(&containers, &known, FORGOTTEN_AT_ONCE);
+        drop(state);
+        if let Some(found) = found {
+            region.replica.collect(found);
         }
     }
 }

@@ -9,7 +9,8 @@
 //! - a reader of the feed gets every version that is still there when it has read to the end,
 //! - a reader of all versions and deletes knows exactly what its region shows,
 //! - a region that is added has what any had accepted, and one is removed only when the others have what it had,
-//! - nothing that was acknowledged is lost.
+//! - nothing that was acknowledged is lost,
+//! - what was deleted stays so, although deletes are forgotten; in the end none is remembered.
 //!
 //! `COSMOS_MODEL_SCHEDULES` is how many schedules to run, `COSMOS_MODEL_SEED` the first seed. A failure names its seed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -46,6 +47,9 @@ const LIVE_PERCENT: u64 = 20;
 const WORKERS: usize = 8;
 
 const STEPS: usize = 24;
+
+/// So often that deletes are forgotten, and logs cut down, while schedules run.
+const UPKEEP: Duration = Duration::from_millis(2);
 const ITEMS: usize = 5;
 const COUNT: usize = REGIONS.len();
 
@@ -203,7 +207,7 @@ impl World {
             builder.region(RegionConfig::new(REGIONS[*region]))
         });
         let builder = builder.data_dir(data.map(Path::to_owned));
-        builder.start().await.unwrap()
+        builder.upkeep_interval(UPKEEP).start().await.unwrap()
     }
 
     async fn add(&mut self, region: usize) {
@@ -261,6 +265,17 @@ impl World {
             tokio::task::yield_now().await;
         }
         set(LinkState::Cut);
+    }
+
+    /// Deletes that each region remembers.
+    fn tombstones(&self) -> BTreeMap<usize, u64> {
+        let count = |region: usize| {
+            let count = self
+                .account
+                .tombstone_count(REGIONS[region], "db", &self.name);
+            (region, count.unwrap())
+        };
+        self.members().into_iter().map(count).collect()
     }
 
     async fn shown(&self, region: usize) -> BTreeMap<usize, usize> {
@@ -633,6 +648,21 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                 )
             })?;
         }
+    }
+    let mut left = world.tombstones();
+    support::eventually("deletes are forgotten", async || {
+        let now = world.tombstones();
+        let grows = now.iter().any(|(region, count)| *count > left[region]);
+        assert!(!grows, "nobody deletes: {left:?}, {now:?}");
+        left = now;
+        left.values().all(|count| *count == 0)
+    })
+    .await;
+    for region in world.members() {
+        let after = world.shown(region).await;
+        check(after == shown, || {
+            format!("{region} shows {after:?}, and showed {shown:?}")
+        })?;
     }
     let path = format!("dbs/db/colls/{}", world.name);
     let deleted = world.raw[&members[0]]

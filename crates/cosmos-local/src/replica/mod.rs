@@ -28,7 +28,7 @@ use crate::{
 pub(crate) use seed::seed;
 pub(crate) use staging::Delta;
 use staging::Staged;
-pub(crate) use state::{Item, State, Table, Version};
+pub(crate) use state::{Item, State, Table, Tombstones, Version};
 pub(crate) use transaction::{Change, Outcome, Rejected, Step, Transaction};
 
 /// Transactions that are made durable together at the most.
@@ -73,6 +73,7 @@ enum Command {
     Transact(Box<Transaction>, Reply),
     Apply(Vec<Arc<Record>>, oneshot::Sender<Result<(), WriteError>>),
     Trim(u64),
+    Collect(Tombstones),
     Forget(u32),
     Seal(bool, oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
@@ -213,6 +214,15 @@ impl Replica {
         }
     }
 
+    /// Forgets items that were deleted.
+    pub(crate) fn collect(&self, tombstones: Tombstones) {
+        match &self.writer {
+            None => self.change(|staged| staged.collect(tombstones)),
+            // When the queue is full, the next call forgets these too.
+            Some(writer) => drop(writer.try_send(Command::Collect(tombstones))),
+        }
+    }
+
     /// Forgets a container that was deleted.
     pub(crate) async fn forget(&self, container: u32) {
         match &self.writer {
@@ -254,6 +264,7 @@ fn commit(
                     applied.push(reply);
                 }
                 Command::Trim(up_to) => staged.trim(up_to),
+                Command::Collect(tombstones) => staged.collect(tombstones),
                 Command::Forget(container) => staged.forget(container),
                 Command::Seal(is_sealed, reply) => {
                     staged.delta.is_sealed = is_sealed;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::state::{Item, State, Version, now_ms};
+use super::state::{Item, State, Tombstones, Version, now_ms};
 use crate::{
     record::{ItemKey, Record, STAMP_COUNTER_BITS},
     vector,
@@ -15,8 +15,8 @@ pub(crate) struct Delta {
     pub(crate) applied: u64,
     pub(crate) stamp: u64,
     pub(crate) is_sealed: bool,
-    /// The items that were touched, as they become.
-    pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Item>>,
+    /// The items that were touched, as they become; `None` when nothing is known of one any more.
+    pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Option<Item>>>,
     /// What becomes visible, by container and position.
     pub(crate) history: Vec<(u32, u64, Version)>,
     /// Own mutations, in order.
@@ -52,11 +52,11 @@ impl<'a> Staged<'a> {
     }
 
     pub(super) fn item(&self, container: u32, key: &ItemKey) -> Option<&Item> {
-        self.delta
-            .items
-            .get(&container)
-            .and_then(|items| items.get(key))
-            .or_else(|| self.base.item(container, key))
+        let staged = self.delta.items.get(&container);
+        match staged.and_then(|items| items.get(key)) {
+            Some(staged) => staged.as_ref(),
+            None => self.base.item(container, key),
+        }
     }
 
     pub(super) fn next_stamp(&mut self) -> u64 {
@@ -121,7 +121,18 @@ impl<'a> Staged<'a> {
             .items
             .entry(container)
             .or_default()
-            .insert(key, item);
+            .insert(key, Some(item));
+    }
+
+    /// Forgets items that were deleted, unless something has become of them since somebody looked.
+    pub(super) fn collect(&mut self, tombstones: Tombstones) {
+        for (container, key, keeps_conflicts) in tombstones.items {
+            let item = self.item(container, &key);
+            if item.is_some_and(|item| item.is_forgettable(&tombstones.known, keeps_conflicts)) {
+                let items = self.delta.items.entry(container).or_default();
+                items.insert(key, None);
+            }
+        }
     }
 
     pub(super) fn trim(&mut self, up_to: u64) {

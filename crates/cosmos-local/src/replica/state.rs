@@ -8,7 +8,7 @@ use std::{
 
 use super::staging::Delta;
 use crate::{
-    record::{ItemKey, Record, merge, winner},
+    record::{ItemKey, Record, is_forgettable, merge, winner},
     ttl::Lifetimes,
     vector,
 };
@@ -84,6 +84,10 @@ impl Item {
         })
     }
 
+    pub(super) fn is_forgettable(&self, known: &[u64], keeps_conflicts: bool) -> bool {
+        is_forgettable(&self.siblings, known, keeps_conflicts)
+    }
+
     /// The record that has won, a delete or not.
     pub(crate) fn winner(&self) -> Option<&Arc<Record>> {
         winner(&self.siblings)
@@ -133,6 +137,8 @@ pub(crate) struct Version {
 pub(crate) struct Table {
     pub(crate) items: BTreeMap<ItemKey, Item>,
     pub(crate) feed: BTreeMap<u64, ItemKey>,
+    /// Items that were deleted.
+    tombstones: BTreeSet<ItemKey>,
     /// Who has a value that must be unique: by partition key value and that value, ids.
     unique: BTreeMap<(String, String), BTreeSet<String>>,
     /// What became visible at each position.
@@ -157,17 +163,37 @@ impl Table {
 
     /// Adds an item, or what has become of it.
     pub(crate) fn put(&mut self, key: ItemKey, item: Item) {
-        if let Some(old) = self.items.get(&key)
-            && let Some(record) = old.current().cloned()
-        {
-            self.feed.remove(&old.position);
-            self.release(&key, &record);
-        }
-        if let Some(record) = item.current() {
-            self.feed.insert(item.position, key.clone());
-            self.claim(&key, record);
+        self.remove(&key);
+        match item.current() {
+            Some(record) => {
+                self.feed.insert(item.position, key.clone());
+                self.claim(&key, record);
+            }
+            None => {
+                self.tombstones.insert(key.clone());
+            }
         }
         self.items.insert(key, item);
+    }
+
+    /// Knows no more of an item.
+    fn remove(&mut self, key: &ItemKey) {
+        let Some(old) = self.items.remove(key) else {
+            return;
+        };
+        match old.current() {
+            Some(record) => {
+                self.feed.remove(&old.position);
+                self.release(key, record);
+            }
+            None => {
+                self.tombstones.remove(key);
+            }
+        }
+    }
+
+    pub(crate) fn tombstones(&self) -> usize {
+        self.tombstones.len()
     }
 
     /// Ids of the items that have this unique value.
@@ -198,6 +224,15 @@ impl Table {
             }
         }
     }
+}
+
+/// Deleted items that can be forgotten.
+#[derive(Debug)]
+pub(crate) struct Tombstones {
+    /// Per region, up to which of its mutations a delete can be.
+    pub(super) known: Vec<u64>,
+    /// Containers, items in them, and whether the container keeps conflicts.
+    pub(super) items: Vec<(u32, ItemKey, bool)>,
 }
 
 /// Everything a region has.
@@ -278,6 +313,31 @@ impl State {
         self.tables.get(&container)?.items.get(key)
     }
 
+    /// So many items of containers, at the most, that were deleted and can be forgotten; containers come with whether they
+    /// keep conflicts. `None` when there are none.
+    pub(crate) fn forgettable(
+        &self,
+        containers: &[(u32, bool)],
+        known: &[u64],
+        most: usize,
+    ) -> Option<Tombstones> {
+        let mut items = Vec::new();
+        for (container, keeps_conflicts) in containers {
+            let Some(table) = self.tables.get(container) else {
+                continue;
+            };
+            let is_forgettable = |key: &&ItemKey| {
+                let item = table.items.get(key);
+                item.is_some_and(|item| item.is_forgettable(known, *keeps_conflicts))
+            };
+            let found = table.tombstones.iter().filter(is_forgettable);
+            let found = found.map(|key| (*container, key.clone(), *keeps_conflicts));
+            items.extend(found.take(most - items.len()));
+        }
+        let known = known.to_vec();
+        (!items.is_empty()).then_some(Tombstones { known, items })
+    }
+
     pub(super) fn is_dropped(&self, container: u32) -> bool {
         self.dropped.contains(&container)
     }
@@ -291,7 +351,10 @@ impl State {
         for (container, items) in delta.items {
             let table = self.tables.entry(container).or_default();
             for (key, item) in items {
-                table.put(key, item);
+                match item {
+                    Some(item) => table.put(key, item),
+                    None => table.remove(&key),
+                }
             }
         }
         for (container, position, version) in delta.history {

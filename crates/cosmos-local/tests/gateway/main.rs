@@ -8,3 +8,4 @@ mod documents;
 mod membership;
 mod partitions;
 mod regions;
+mod tombstones;

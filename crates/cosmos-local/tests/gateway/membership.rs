@@ -282,6 +282,45 @@ async fn what_cannot_be_done_is_said_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_folder_that_cannot_be_written_keeps_its_regions() {
+    let folder = tempfile::tempdir().unwrap();
+    let account = folder_builder(&folder, &REGIONS[..2])
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = raw[1].container("c");
+    // Files cannot be where folders are.
+    let in_the_way = folder.path().join("region-2.redb");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let added = account.add_region(RegionConfig::new(NEW)).await;
+    assert!(
+        matches!(&added, Err(ControlError::Disk { path, .. }) if *path == in_the_way),
+        "{added:?}"
+    );
+    std::fs::remove_dir(in_the_way).unwrap();
+    let in_the_way = folder.path().join("regions.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let added = account.add_region(RegionConfig::new(NEW)).await;
+    assert!(matches!(added, Err(ControlError::Data { .. })), "{added:?}");
+    let removed = account.remove_region(REGIONS[1]).await;
+    assert!(
+        matches!(removed, Err(ControlError::Data { .. })),
+        "{removed:?}"
+    );
+    assert_eq!(listed(&account).await[0], REGIONS[..2]);
+    assert_eq!(put(&items, "a", 1).await, 201);
+    settled(&account).await;
+    assert_eq!(account.item_count(REGIONS[0], "db", "c"), Some(1));
+    std::fs::remove_dir(in_the_way).unwrap();
+    account.add_region(RegionConfig::new(NEW)).await.unwrap();
+    assert_eq!(of(&account, NEW).read(&key("t"), "a").await.status, 200);
+    account.remove_region(REGIONS[1]).await.unwrap();
+    account.shutdown().await;
+}
+
+#[tokio::test]
 async fn the_hub_can_go_and_its_tail_arrives_first() {
     let account = builder(3).start().await.unwrap();
     let raw = gateways(&account);
