@@ -392,6 +392,23 @@ impl Account {
         Ok(halves.map(|id| id.to_string()))
     }
 
+    /// Makes one partition key range of two of a container that are next to each other, in all regions at once; returns its
+    /// id. Requests that name one of the two are answered with 410 and substatus 1002 from then on, so that clients look up
+    /// the ranges; session tokens and continuations of both stay good.
+    ///
+    /// # Errors
+    /// When there is no such container or range, or the two are not next to each other.
+    pub fn merge_partitions(
+        &self,
+        database: &str,
+        container: &str,
+        ranges: [&str; 2],
+    ) -> Result<String, ControlError> {
+        let container = self.container(database, container)?;
+        let metadata = self.inner.gateway.metadata();
+        Ok(metadata.merge_ranges(&container, ranges)?.to_string())
+    }
+
     fn container(&self, database: &str, container: &str) -> Result<Arc<Container>, ControlError> {
         let found = self.inner.gateway.metadata().container(database, container);
         found.ok_or_else(|| {

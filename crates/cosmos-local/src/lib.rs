@@ -22,7 +22,7 @@
 //! `COMPATIBILITY.md`, which is tested, says what of the service is here; `benches/gateway` measures it.
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined functions, deleting by partition key, users and
-//! permissions, Entra ID tokens, merging partition key ranges.
+//! permissions, Entra ID tokens.
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {

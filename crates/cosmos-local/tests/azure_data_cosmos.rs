@@ -546,7 +546,7 @@ async fn a_container_that_was_made_anew_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_feed_goes_on_over_a_split() {
+async fn a_feed_goes_on_over_splits_and_merges() {
     let account = start(&REGIONS[..1]).await;
     let orders = orders(&account, &REGIONS[..1]).await;
     let put_all = async |from: usize| {
@@ -567,6 +567,21 @@ async fn a_feed_goes_on_over_a_split() {
     assert_eq!(ids, expected, "neither lost nor repeated");
     account.split_partition("shop", "orders", "2").unwrap();
     put_all(20).await;
+    let (ids, token) = all_changes(&orders, Some(token), 3).await;
+    assert_eq!(ids.len(), 10);
+    // And when they come together again.
+    let ranges = account.partitions("shop", "orders").unwrap();
+    let merged = account.merge_partitions("shop", "orders", [&ranges[0], &ranges[1]]);
+    assert_eq!(merged.unwrap(), "5");
+    put_all(30).await;
+    let (mut ids, token) = all_changes(&orders, Some(token), 3).await;
+    ids.sort();
+    let expected: Vec<String> = (30..40).map(|n| format!("o-{n}")).collect();
+    assert_eq!(ids, expected, "neither lost nor repeated");
+    account
+        .merge_partitions("shop", "orders", ["5", &ranges[2]])
+        .unwrap();
+    put_all(40).await;
     assert_eq!(all_changes(&orders, Some(token), 3).await.0.len(), 10);
     account.shutdown().await;
 }

@@ -1,7 +1,7 @@
 //! Random schedules against a naive model.
 //!
 //! Three regions write, patch and delete the same few items, alone and in batches; links carry when the schedule says so;
-//! gateways go offline; regions are added, removed, and come back; partitions split; the account restarts from its folder;
+//! gateways go offline; regions are added, removed, and come back; partitions split and merge; the account restarts from its folder;
 //! readers follow the change feed, and move to other regions. The model knows of each mutation only which others its region
 //! had heard of. It says what every region has to show at any time:
 //!
@@ -561,12 +561,15 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                 }
             }
             93..96 => {
-                let ranges = world.account.partitions("db", &world.name).unwrap();
-                let range = &ranges[rng.random_range(0..ranges.len())];
-                world
-                    .account
-                    .split_partition("db", &world.name, range)
-                    .unwrap();
+                let (account, name) = (&world.account, &world.name);
+                let ranges = account.partitions("db", name).unwrap();
+                let at = rng.random_range(0..ranges.len());
+                if at > 0 && rng.random_range(0..2) == 0 {
+                    let pair = [ranges[at - 1].as_str(), &ranges[at]];
+                    account.merge_partitions("db", name, pair).unwrap();
+                } else {
+                    account.split_partition("db", name, &ranges[at]).unwrap();
+                }
             }
             96..100 if data.is_some() => {
                 world.account.shutdown().await;
