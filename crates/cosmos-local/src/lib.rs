@@ -11,6 +11,7 @@
 //! - [`membership`]: which regions the account has and had, [`topology`]: how they come and go while it runs,
 //! - [`vector`]: numbers per region,
 //! - [`upkeep`]: what goes on in the background, [`tombstones`]: when a delete can be forgotten,
+//!   [`expiry`]: which items expire, and when,
 //! - [`metadata`], [`container`], [`ranges`]: databases, containers and their physical partitions,
 //! - [`partition_key`], [`epk`], [`scope`]: which items a request is about,
 //! - [`charge`], [`budget`], [`offer`]: request units,
@@ -43,6 +44,7 @@ mod container;
 mod disk;
 mod document;
 mod epk;
+mod expiry;
 mod folder;
 mod gateway;
 mod hybrid_row;

@@ -1,14 +1,20 @@
 //! What goes on in the background: logs are cut down, deletes forgotten, and expired items deleted.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     container::Container,
+    expiry::Expiry,
     gateway::{Gateway, Members, Region},
     partition_key::PartitionKey,
+    record::ItemKey,
     replica::{Change, Replica, Step, Transaction, WriteError},
     tombstones::Horizon,
     topology::Topology,
@@ -39,6 +45,7 @@ pub(crate) async fn run(
 ) {
     let mut ticks = interval(every.max(SHORTEST));
     let mut horizon = Horizon::default();
+    let mut expiries = HashMap::new();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -53,9 +60,7 @@ pub(crate) async fn run(
         }
         // One region speaks for all, so that an item does not expire in as many mutations as there are regions.
         if let Some(hub) = gateway.hub_region() {
-            for container in gateway.metadata().all_containers() {
-                expire(&hub.replica, &container).await;
-            }
+            expire_all(&gateway, &hub.replica, &mut expiries).await;
         }
     }
 }
@@ -102,27 +107,31 @@ fn forget_deletes(gateway: &Gateway, members: &Members, horizon: &mut Horizon) {
     }
 }
 
-async fn expire(replica: &Replica, container: &Arc<Container>) {
-    let lifetimes = Lifetimes::now(container);
-    if !lifetimes.are_limited() {
-        return;
-    }
-    let mut expired: BTreeMap<PartitionKey, Vec<String>> = BTreeMap::new();
-    {
-        let state = replica.read();
-        let items = state
-            .tables
-            .get(&container.number)
-            .into_iter()
-            .flat_map(|table| &table.items);
-        let over = items.filter(|(_, item)| {
-            item.current()
-                .is_some_and(|record| lifetimes.is_over(record))
-        });
-        for (key, _) in over.take(EXPIRED_AT_ONCE) {
-            let ids = expired.entry(key.partition.clone()).or_default();
-            ids.push(key.id.clone());
+/// Deletes what has expired. `expiries` are what is noted of each container that lets items expire.
+async fn expire_all(
+    gateway: &Gateway,
+    replica: &Arc<Replica>,
+    expiries: &mut HashMap<u32, Expiry>,
+) {
+    let mut containers = gateway.metadata().all_containers();
+    containers.retain(|container| Lifetimes::now(container).are_limited());
+    expiries.retain(|number, _| containers.iter().any(|it| it.number == *number));
+    for container in containers {
+        let lifetimes = Lifetimes::now(&container);
+        let new = || Expiry::new(Arc::clone(replica), container.number, lifetimes);
+        let expiry = expiries.entry(container.number).or_insert_with(new);
+        if !expiry.is_of(replica, lifetimes) {
+            *expiry = new();
         }
+        let over = expiry.over(lifetimes, EXPIRED_AT_ONCE);
+        expire(replica, &container, over).await;
+    }
+}
+
+async fn expire(replica: &Replica, container: &Arc<Container>, over: BTreeSet<ItemKey>) {
+    let mut expired: BTreeMap<PartitionKey, Vec<String>> = BTreeMap::new();
+    for key in over {
+        expired.entry(key.partition).or_default().push(key.id);
     }
     for (partition, ids) in expired {
         for ids in ids.chunks(EXPIRED_TOGETHER) {
