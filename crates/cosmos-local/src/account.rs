@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::{
     DiskError, EMULATOR_KEY, RegionConfig, RegionError, WriteMode,
@@ -51,6 +51,9 @@ pub enum ControlError {
         "{0:?} does not get the last changes of the write region; open the link, or force the failover"
     )]
     Undrained(String),
+    /// The account is being shut down, or has been.
+    #[error("the account is shutting down")]
+    Stopping,
     /// The region cannot be one of the account's.
     #[error("{0}")]
     Region(#[from] RegionError),
@@ -229,7 +232,7 @@ impl Account {
     ///
     /// # Errors
     /// When the account has a region of that name, or has had too many ([`RegionError`]); when the port is taken; when the
-    /// data folder cannot be written. Then nothing has changed.
+    /// data folder cannot be written; when the account is shut down. Then nothing has changed.
     pub async fn add_region(&self, region: RegionConfig) -> Result<RegionStatus, ControlError> {
         let region = self.inner.topology.add(region).await?;
         Ok(self.status(&region))
@@ -245,7 +248,7 @@ impl Account {
     ///
     /// # Errors
     /// When there is no such region, or the account cannot do without it; when the others do not get all that it has
-    /// accepted, because a link is cut or too slow; when the data folder cannot be written.
+    /// accepted, because a link is cut or too slow; when the data folder cannot be written; when the account is shut down.
     pub async fn remove_region(&self, name: &str) -> Result<(), ControlError> {
         let (topology, name) = (Arc::clone(&self.inner.topology), name.to_owned());
         // A task of its own goes on to its end even if nobody waits for it any more.
@@ -302,12 +305,14 @@ impl Account {
             })
     }
 
-    /// Makes another region the one that takes the writes.
+    /// Makes another region the one that takes the writes; waits while regions are added or removed.
     ///
     /// # Errors
     /// When the account is not a single-write account or has no such region; and, if it is to be graceful, when the last
     /// changes do not arrive.
     pub async fn fail_over(&self, to: &str, failover: Failover) -> Result<(), ControlError> {
+        // The new one is not to leave before it is the one.
+        let _held = self.inner.topology.hold().await;
         let target = self.region(to)?;
         let gateway = &self.inner.gateway;
         if gateway.write_mode() == WriteMode::Multi {
@@ -318,9 +323,13 @@ impl Account {
         }
         if failover == Failover::Graceful {
             gateway.freeze(true);
-            let drained = timeout(DRAIN, self.drain(gateway.hub(), target.index)).await;
+            let is_drained = tokio::select! {
+                () = self.drain(gateway.hub(), target.index) => true,
+                () = sleep(DRAIN) => false,
+                () = self.inner.topology.stop().cancelled() => false,
+            };
             gateway.freeze(false);
-            if drained.is_err() {
+            if !is_drained {
                 return Err(ControlError::Undrained(to.to_owned()));
             }
         }

@@ -1,6 +1,7 @@
 //! Azure Cosmos DB for NoSQL on this machine: one gateway per region, multi-region writes.
 //!
-//! Real SDKs connect to it over plain HTTP, unmodified. Links between regions can be delayed and cut, regions taken offline.
+//! Real SDKs connect to it over plain HTTP, unmodified. Links between regions can be delayed and cut; regions can be taken
+//! offline, added and removed.
 //!
 //! - [`record`]: mutations, and which version of an item wins,
 //! - [`replica`]: one region's items, change order and log, and what clients ask to be done to them,

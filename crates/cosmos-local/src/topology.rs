@@ -86,6 +86,15 @@ impl Topology {
         self.changing.lock().await
     }
 
+    /// Keeps other regions from coming and going while one does, unless the account stops.
+    async fn change(&self) -> Result<MutexGuard<'_, ()>, ControlError> {
+        let held = self.changing.lock().await;
+        if self.stop.is_cancelled() {
+            return Err(ControlError::Stopping);
+        }
+        Ok(held)
+    }
+
     /// Keeps regions from coming and going; `None` when one is about to.
     pub(crate) fn try_hold(&self) -> Option<MutexGuard<'_, ()>> {
         self.changing.try_lock().ok()
@@ -140,7 +149,7 @@ impl Topology {
     /// Makes a region one of the account's.
     pub(crate) async fn add(&self, config: RegionConfig) -> Result<Arc<Region>, ControlError> {
         // Nothing that the new region needs is cut off a log meanwhile.
-        let _held = self.changing.lock().await;
+        let _held = self.change().await?;
         let mut membership = self.gateway.members().membership.clone();
         let index = membership.join(&config.name)?;
         let listen = |source| ControlError::Listen {
@@ -153,6 +162,7 @@ impl Topology {
         let replica = Arc::new(replica);
         if let Err(error) = self.store(&membership) {
             replica.close().await;
+            self.delete_file(index);
             return Err(error);
         }
         let region = Arc::new(Region::new(&config.name, socket.port(), replica));
@@ -201,7 +211,7 @@ impl Topology {
 
     /// Ends a region, once the others have all that it has accepted.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), ControlError> {
-        let _held = self.changing.lock().await;
+        let _held = self.change().await?;
         let members = self.gateway.members();
         let region = members
             .find(name)
@@ -250,12 +260,13 @@ impl Topology {
         let mut links = self.links();
         links.retain(|link| link.source.index == region.index);
         for link in links {
-            // A link that is cut has nothing to wait for.
+            // A link that is cut, or has ended, is not worth waiting for.
             let drained = async {
                 tokio::select! {
                     biased;
                     () = link.drained() => true,
                     () = link.is_cut() => false,
+                    () = self.stop.cancelled() => false,
                 }
             };
             if !timeout_at(deadline, drained).await.unwrap_or(false) {
@@ -307,14 +318,14 @@ impl Topology {
             && let Err(error) = disk::remove(&data.region(index))
         {
             // It is nobody's: when the region comes back it is replaced.
-            tracing::warn!(%error, "the data file of a removed region was not deleted");
+            tracing::warn!(%error, "the data file of no region was not deleted");
         }
     }
 
     /// Stops all gateways and links, and closes all data files.
     pub(crate) async fn shut_down(&self) {
-        let _held = self.changing.lock().await;
         self.stop.cancel();
+        let _held = self.changing.lock().await;
         let listeners: Vec<_> = read(&self.listeners).values().cloned().collect();
         for listener in listeners {
             listener.stop().await;

@@ -37,7 +37,7 @@ const GROUP_COMMIT: usize = 512;
 /// Transactions that may wait for the disk; writers beyond wait themselves.
 const WRITE_QUEUE: usize = 4096;
 
-/// Regions of an account at the most: the low digits of resource ids tell them apart.
+/// Regions of an account in its life at the most: the low digits of resource ids tell them apart.
 pub(crate) const MAX_REGIONS: u64 = 32;
 
 /// Why a change was not made.

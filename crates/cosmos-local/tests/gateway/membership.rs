@@ -282,6 +282,34 @@ async fn what_cannot_be_done_is_said_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_shutdown_does_not_wait_for_a_removal() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let hour = Some(Duration::from_secs(3600));
+    account
+        .set_link(REGIONS[0], REGIONS[1], LinkState::Open, hour)
+        .unwrap();
+    put(&raw[0].container("c"), "a", 1).await;
+    let removing = account.clone();
+    let removal = tokio::spawn(async move { removing.remove_region(REGIONS[0]).await });
+    eventually("it is taken out of the lists", async || {
+        listed(&account).await[0] == REGIONS[1..2]
+    })
+    .await;
+    let refused = put(&raw[0].container("c"), "b", 1).await;
+    assert_eq!(refused, 403, "and takes no writes");
+    account.shutdown().await;
+    let unfinished = removal.await.unwrap();
+    assert!(matches!(
+        unfinished,
+        Err(ControlError::Unreplicated { pending: 1, .. })
+    ));
+    let late = account.add_region(RegionConfig::new(NEW)).await;
+    assert!(matches!(late, Err(ControlError::Stopping)), "{late:?}");
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_written_keeps_its_regions() {
     let folder = tempfile::tempdir().unwrap();
     let account = folder_builder(&folder, &REGIONS[..2])
