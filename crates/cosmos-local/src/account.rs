@@ -1,23 +1,19 @@
 //! The handle by which a running account is looked at and driven.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::sleep;
 
 use crate::{
-    EMULATOR_KEY, WriteMode,
+    DiskError, EMULATOR_KEY, RegionConfig, RegionError, WriteMode,
     container::Container,
-    gateway::{self, Gateway, Listener},
+    gateway::{self, Gateway, Listener, Region},
     metadata::MetadataError,
-    replica::Replica,
     replication::{Link, LinkControl, LinkQuality, LinkState},
+    topology::{DRAIN, Topology},
     ttl::Lifetimes,
 };
-
-/// How long a graceful failover waits for the old write region's last changes.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// Something of a running account was not changed.
 #[derive(Debug, Error)]
@@ -31,8 +27,8 @@ pub enum ControlError {
     /// Not the status of a failure.
     #[error("the status {0} is none of a failure, which are 400 to 599")]
     NoFault(u16),
-    /// A region cannot come back to its old port.
-    #[error("region {region:?} cannot come back to port {port}: {source}")]
+    /// A region cannot have its port, be it new or come back.
+    #[error("region {region:?} cannot listen on 127.0.0.1:{port}: {source}")]
     Listen {
         /// The region.
         region: String,
@@ -55,6 +51,40 @@ pub enum ControlError {
         "{0:?} does not get the last changes of the write region; open the link, or force the failover"
     )]
     Undrained(String),
+    /// The account is being shut down, or has been.
+    #[error("the account is shutting down")]
+    Stopping,
+    /// The region cannot be one of the account's.
+    #[error("{0}")]
+    Region(#[from] RegionError),
+    /// What a region has accepted does not reach all others, so that it would be lost with the region.
+    #[error(
+        "{region:?} has accepted {pending} changes that {to:?} does not get; open the link, and remove the region then"
+    )]
+    Unreplicated {
+        /// The region that was to be removed.
+        region: String,
+        /// The one that its changes do not reach.
+        to: String,
+        /// How many there are.
+        pending: u64,
+    },
+    /// The data folder cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Data {
+        /// The file in question.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data file of a new region cannot be made.
+    #[error("cannot make {}: {source}", path.display())]
+    Disk {
+        /// The file in question.
+        path: PathBuf,
+        /// What the database said.
+        source: DiskError,
+    },
 }
 
 impl From<MetadataError> for ControlError {
@@ -74,8 +104,9 @@ pub enum Availability {
     Failing,
     /// Connections are accepted, and no request is ever answered.
     Silent,
-    /// It is no region of the account: not in the account's lists, and every request is answered with 403 and substatus
-    /// 1008. It keeps its copy up to date all the same, so that it can become one again.
+    /// To clients it is no region of the account: not in the account's lists, and every request is answered with 403 and
+    /// substatus 1008. It keeps its copy up to date all the same, so that it can come back at once;
+    /// [`Account::remove_region`] is for good.
     Withdrawn,
 }
 
@@ -133,24 +164,15 @@ pub struct Account {
     inner: Arc<Inner>,
 }
 
-pub(crate) struct Region {
-    pub(crate) name: String,
-    pub(crate) listener: Listener,
-}
-
 pub(crate) struct Inner {
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) replicas: Vec<Arc<Replica>>,
-    pub(crate) regions: Vec<Region>,
+    pub(crate) topology: Arc<Topology>,
     pub(crate) global: Listener,
-    pub(crate) links: Vec<Arc<Link>>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) tasks: TaskTracker,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.topology.stop().cancel();
     }
 }
 
@@ -184,14 +206,57 @@ impl Account {
 
     /// All regions, in account order.
     pub fn regions(&self) -> Vec<RegionStatus> {
-        let gateway = &self.inner.gateway;
-        let status = |(index, region): (usize, &Region)| RegionStatus {
+        let members = self.inner.gateway.members();
+        members.regions.iter().map(|it| self.status(it)).collect()
+    }
+
+    fn status(&self, region: &Region) -> RegionStatus {
+        let listener = self.inner.topology.listener(region);
+        RegionStatus {
             name: region.name.clone(),
-            endpoint: gateway::endpoint(region.listener.port()),
-            online: region.listener.is_online() && gateway.is_answering(index),
-            writable: gateway.is_writable(index),
-        };
-        self.inner.regions.iter().enumerate().map(status).collect()
+            endpoint: gateway::endpoint(region.port),
+            online: listener.is_some_and(|it| it.is_online()) && region.is_answering(),
+            writable: self.inner.gateway.is_writable(region),
+        }
+    }
+
+    /// Adds a region while the account runs.
+    ///
+    /// It gets everything that the others had accepted when this was called, whether links had carried it or not; then
+    /// links to and from all others, which are open and have the lag that the account was built with; and then clients
+    /// learn of it from the account document. Others take writes all the time. Its change feed begins with all that there
+    /// is. With a data folder, it is there again after a restart that names it.
+    ///
+    /// A region that was removed and comes back starts anew; who has a continuation of its change feed from before is
+    /// given everything again.
+    ///
+    /// # Errors
+    /// When the account has a region of that name, or has had too many ([`RegionError`]); when the port is taken; when the
+    /// data folder cannot be written; when the account is shut down. Then nothing has changed.
+    pub async fn add_region(&self, region: RegionConfig) -> Result<RegionStatus, ControlError> {
+        let region = self.inner.topology.add(region).await?;
+        Ok(self.status(&region))
+    }
+
+    /// Removes a region for good: its gateway closes, its links end, and its copy of the data is deleted.
+    ///
+    /// From the call on it is not in the account's lists and answers with 403 and substatus 1008. The others get first what
+    /// it has accepted; that may take 30 seconds, and when it cannot be, everything is as before. In a multi-write account
+    /// whose hub it was, the next region becomes the hub.
+    ///
+    /// [`Availability::Withdrawn`] is for less: a region that keeps its copy up to date, and can come back at once.
+    ///
+    /// # Errors
+    /// When there is no such region, or the account cannot do without it; when the others do not get all that it has
+    /// accepted, because a link is cut or too slow; when the data folder cannot be written; when the account is shut down.
+    pub async fn remove_region(&self, name: &str) -> Result<(), ControlError> {
+        let (topology, name) = (Arc::clone(&self.inner.topology), name.to_owned());
+        // A task of its own goes on to its end even if nobody waits for it any more.
+        let removal = tokio::spawn(async move { topology.remove(&name).await });
+        match removal.await {
+            Ok(removed) => removed,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
 
     /// Takes a region's gateway offline (connections are refused, open ones dropped), or back online on its old port.
@@ -208,7 +273,7 @@ impl Account {
         self.set_availability(name, availability).await
     }
 
-    /// Changes how a region meets its clients.
+    /// Changes how a region meets its clients; waits while regions are added or removed.
     ///
     /// # Errors
     /// When there is no such region, or its port was taken meanwhile.
@@ -217,76 +282,65 @@ impl Account {
         name: &str,
         availability: Availability,
     ) -> Result<(), ControlError> {
-        let index = self.index(name)?;
-        let region = &self.inner.regions[index];
-        if availability == Availability::Withdrawn && self.is_needed(index) {
+        let _held = self.inner.topology.hold().await;
+        let region = self.region(name)?;
+        if availability == Availability::Withdrawn && self.inner.gateway.needs(&region) {
             return Err(ControlError::Needed(name.to_owned()));
         }
-        self.inner.gateway.set_availability(index, availability);
+        region.set_availability(availability);
+        let Some(listener) = self.inner.topology.listener(&region) else {
+            return Ok(());
+        };
         if availability == Availability::Refusing {
-            region.listener.stop().await;
+            listener.stop().await;
             return Ok(());
         }
-        region
-            .listener
+        listener
             .resume()
             .await
             .map_err(|source| ControlError::Listen {
                 region: name.to_owned(),
-                port: region.listener.port(),
+                port: listener.port(),
                 source,
             })
     }
 
-    /// Whether the account would have no region, or no write region, without this one.
-    fn is_needed(&self, region: usize) -> bool {
-        let gateway = &self.inner.gateway;
-        match gateway.write_mode() {
-            WriteMode::Single => gateway.hub() == region,
-            WriteMode::Multi => {
-                let mut others = (0..self.inner.regions.len()).filter(|other| *other != region);
-                !others.any(|other| gateway.is_listed(other))
-            }
-        }
-    }
-
-    /// Makes another region the one that takes the writes.
+    /// Makes another region the one that takes the writes; waits while regions are added or removed.
     ///
     /// # Errors
     /// When the account is not a single-write account or has no such region; and, if it is to be graceful, when the last
     /// changes do not arrive.
     pub async fn fail_over(&self, to: &str, failover: Failover) -> Result<(), ControlError> {
-        let target = self.index(to)?;
+        // The new one is not to leave before it is the one.
+        let _held = self.inner.topology.hold().await;
+        let target = self.region(to)?;
         let gateway = &self.inner.gateway;
         if gateway.write_mode() == WriteMode::Multi {
             return Err(ControlError::EveryRegionWrites);
         }
-        if !gateway.is_listed(target) {
+        if !target.is_listed() {
             return Err(ControlError::Withdrawn(to.to_owned()));
         }
         if failover == Failover::Graceful {
             gateway.freeze(true);
-            let drained = timeout(DRAIN, self.drain(gateway.hub(), target)).await;
+            let is_drained = tokio::select! {
+                () = self.drain(gateway.hub(), target.index) => true,
+                () = sleep(DRAIN) => false,
+                () = self.inner.topology.stop().cancelled() => false,
+            };
             gateway.freeze(false);
-            if drained.is_err() {
+            if !is_drained {
                 return Err(ControlError::Undrained(to.to_owned()));
             }
         }
-        Ok(gateway.metadata().set_hub(target)?)
+        Ok(gateway.metadata().set_hub(target.index)?)
     }
 
     /// Waits until a region has what another has accepted.
     async fn drain(&self, source: usize, target: usize) {
-        let mut links = self.inner.links.iter();
-        let Some(link) = links.find(|link| link.is(source, target)) else {
-            return;
-        };
-        let mut changes = link.target.changes();
-        loop {
-            changes.borrow_and_update();
-            if link.pending() == 0 || changes.changed().await.is_err() {
-                return;
-            }
+        let links = self.inner.topology.links();
+        if let Some(link) = links.iter().find(|link| link.is(source, target)) {
+            link.drained().await;
         }
     }
 
@@ -295,13 +349,13 @@ impl Account {
     /// # Errors
     /// When there is no such region, or no such status.
     pub fn set_fault(&self, region: &str, fault: Option<Fault>) -> Result<(), ControlError> {
-        let region = self.index(region)?;
+        let region = self.region(region)?;
         if let Some(fault) = fault
             && !(400..600).contains(&fault.status)
         {
             return Err(ControlError::NoFault(fault.status));
         }
-        self.inner.gateway.set_fault(region, fault);
+        region.set_fault(fault);
         Ok(())
     }
 
@@ -314,8 +368,7 @@ impl Account {
         region: &str,
         per_second: Option<u32>,
     ) -> Result<(), ControlError> {
-        let region = self.index(region)?;
-        self.inner.gateway.limit_throughput(region, per_second);
+        self.region(region)?.limit_throughput(per_second);
         Ok(())
     }
 
@@ -348,6 +401,23 @@ impl Account {
         Ok(halves.map(|id| id.to_string()))
     }
 
+    /// Makes one partition key range of two of a container that are next to each other, in all regions at once; returns its
+    /// id. Requests that name one of the two are answered with 410 and substatus 1002 from then on, so that clients look up
+    /// the ranges; session tokens and continuations of both stay good.
+    ///
+    /// # Errors
+    /// When there is no such container or range, or the two are not next to each other.
+    pub fn merge_partitions(
+        &self,
+        database: &str,
+        container: &str,
+        ranges: [&str; 2],
+    ) -> Result<String, ControlError> {
+        let container = self.container(database, container)?;
+        let metadata = self.inner.gateway.metadata();
+        Ok(metadata.merge_ranges(&container, ranges)?.to_string())
+    }
+
     fn container(&self, database: &str, container: &str) -> Result<Arc<Container>, ControlError> {
         let found = self.inner.gateway.metadata().container(database, container);
         found.ok_or_else(|| {
@@ -359,18 +429,25 @@ impl Account {
 
     /// All links.
     pub fn links(&self) -> Vec<LinkStatus> {
-        let name = |replica: &Replica| self.inner.regions[replica.index].name.clone();
-        let status = |link: &Arc<Link>| {
+        let members = self.inner.gateway.members();
+        let name = |index: usize| {
+            let mut regions = members.regions.iter();
+            let region = regions.find(|region| region.index == index)?;
+            Some(region.name.clone())
+        };
+        // One whose region comes or goes at this moment is left out.
+        let status = |link: Arc<Link>| {
             let LinkControl { state, quality } = *link.control.borrow();
-            LinkStatus {
-                from: name(&link.source),
-                to: name(&link.target),
+            Some(LinkStatus {
+                from: name(link.source.index)?,
+                to: name(link.target.index)?,
                 state,
                 lag: quality.lag,
                 pending: link.pending(),
-            }
+            })
         };
-        self.inner.links.iter().map(status).collect()
+        let links = self.inner.topology.links().into_iter();
+        links.filter_map(status).collect()
     }
 
     /// Opens or cuts a link, and changes its lag when one is given.
@@ -407,9 +484,9 @@ impl Account {
         Ok(())
     }
 
-    fn link(&self, from: &str, to: &str) -> Result<&Arc<Link>, ControlError> {
-        let (source, target) = (self.index(from)?, self.index(to)?);
-        let mut links = self.inner.links.iter();
+    fn link(&self, from: &str, to: &str) -> Result<Arc<Link>, ControlError> {
+        let (source, target) = (self.region(from)?.index, self.region(to)?.index);
+        let mut links = self.inner.topology.links().into_iter();
         links
             .find(|link| link.is(source, target))
             .ok_or_else(|| ControlError::NoSuchRegion(format!("{from} → {to}")))
@@ -417,10 +494,10 @@ impl Account {
 
     /// Items of a container in a region.
     pub fn item_count(&self, region: &str, database: &str, container: &str) -> Option<u64> {
-        let region = self.index(region).ok()?;
+        let region = self.region(region).ok()?;
         let container = self.container(database, container).ok()?;
         let lifetimes = Lifetimes::now(&container);
-        let state = self.inner.replicas[region].read();
+        let state = region.replica.read();
         let Some(table) = state.tables.get(&container.number) else {
             return Some(0);
         };
@@ -435,24 +512,29 @@ impl Account {
         )
     }
 
-    /// Stops all gateways and links. What was acknowledged is on disk already, if there is one.
-    pub async fn shutdown(&self) {
-        self.inner.stop.cancel();
-        for region in &self.inner.regions {
-            region.listener.stop().await;
-        }
-        self.inner.global.stop().await;
-        self.inner.tasks.wait().await;
-        for replica in &self.inner.replicas {
-            replica.close().await;
-        }
+    /// Deleted items of a container that a region still remembers.
+    ///
+    /// They are forgotten once no older version can arrive any more, from whichever region: some upkeep intervals after all
+    /// regions have everything that was accepted until all had the delete. While a link is cut, none is.
+    pub fn tombstone_count(&self, region: &str, database: &str, container: &str) -> Option<u64> {
+        let region = self.region(region).ok()?;
+        let container = self.container(database, container).ok()?;
+        let state = region.replica.read();
+        let table = state.tables.get(&container.number);
+        Some(table.map_or(0, |table| table.tombstones()) as u64)
     }
 
-    fn index(&self, name: &str) -> Result<usize, ControlError> {
-        self.inner
-            .regions
-            .iter()
-            .position(|region| region.name == name)
+    /// Stops all gateways and links. What was acknowledged is on disk already, if there is one.
+    pub async fn shutdown(&self) {
+        self.inner.global.stop().await;
+        self.inner.topology.shut_down().await;
+    }
+
+    fn region(&self, name: &str) -> Result<Arc<Region>, ControlError> {
+        let members = self.inner.gateway.members();
+        let region = members.find(name);
+        region
+            .cloned()
             .ok_or_else(|| ControlError::NoSuchRegion(name.to_owned()))
     }
 }

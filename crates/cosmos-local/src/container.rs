@@ -246,6 +246,13 @@ impl Container {
         Ok((split, halves))
     }
 
+    /// The container with two of its ranges merged; the id of what they become.
+    pub(crate) fn merge(&self, ranges: [&str; 2]) -> Result<(Self, u32), MetadataError> {
+        let mut merged = self.clone();
+        let id = merged.stored.ranges.merge(ranges);
+        Ok((merged, id.map_err(MetadataError::BadRequest)?))
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.stored.id
     }
@@ -366,7 +373,7 @@ impl Container {
         ranges.iter().map(view).collect()
     }
 
-    /// Changes with every split.
+    /// Changes with every split and merge.
     pub(crate) fn ranges_etag(&self) -> String {
         format!("\"r-{}-{}\"", self.number, self.ranges().version())
     }

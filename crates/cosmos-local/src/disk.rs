@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use redb::{Database, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -57,6 +57,26 @@ impl Disk {
         Self::read(Database::create(path).map_err(redb::Error::from)?, regions)
     }
 
+    /// Makes the file of a new region, with the state that it starts with; what an attempt before has left is replaced.
+    pub(crate) fn create(path: &Path, state: &State) -> Result<Self, DiskError> {
+        remove(path)?;
+        let database = Database::create(path).map_err(redb::Error::from)?;
+        let disk = Self { database };
+        let transaction = disk.database.begin_write().map_err(redb::Error::from)?;
+        {
+            transaction.open_table(LOG).map_err(redb::Error::from)?;
+            let mut items = transaction.open_table(ITEMS).map_err(redb::Error::from)?;
+            for (container, table) in &state.tables {
+                for (key, item) in &table.items {
+                    put(&mut items, *container, key, item)?;
+                }
+            }
+            put_counters(&transaction, &state.seen, state.applied, state.stamp)?;
+        }
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(disk)
+    }
+
     fn read(database: Database, regions: usize) -> Result<(Self, State), DiskError> {
         let disk = Self { database };
         let state = disk.load(regions)?;
@@ -97,9 +117,9 @@ impl Disk {
                 );
                 let table = state.tables.entry(row.container).or_default();
                 table.put(row.key, item);
-                table.start_history(state.applied);
             }
         }
+        state.start();
         transaction.commit().map_err(redb::Error::from)?;
         Ok(state)
     }
@@ -114,23 +134,13 @@ impl Disk {
                 items.iter().map(move |(key, item)| (*container, key, item))
             });
             for (container, key, item) in touched {
-                let row = ItemRow {
-                    container,
-                    key: key.clone(),
-                    siblings: item
-                        .siblings()
-                        .iter()
-                        .map(|record| Record::clone(record))
-                        .collect(),
-                    position: item.position,
-                    seen: item.seen.to_vec(),
-                    heard: item.heard.clone(),
-                    applied_at: item.applied_at,
+                let Some(item) = item else {
+                    items
+                        .remove(row_key(container, key).as_str())
+                        .map_err(redb::Error::from)?;
+                    continue;
                 };
-                let row = serde_json::to_vec(&row)?;
-                items
-                    .insert(row_key(container, key).as_str(), row.as_slice())
-                    .map_err(redb::Error::from)?;
+                put(&mut items, container, key, item)?;
             }
             for container in &delta.dropped {
                 // All keys of a container lie between these two.
@@ -148,21 +158,64 @@ impl Disk {
             for number in &delta.trimmed {
                 log.remove(number).map_err(redb::Error::from)?;
             }
-            let mut counters = transaction
-                .open_table(COUNTERS)
-                .map_err(redb::Error::from)?;
-            let row = CountersRow {
-                seen: delta.seen.clone(),
-                applied: delta.applied,
-                stamp: delta.stamp,
-            };
-            counters
-                .insert(ROW, serde_json::to_vec(&row)?.as_slice())
-                .map_err(redb::Error::from)?;
+            put_counters(&transaction, &delta.seen, delta.applied, delta.stamp)?;
         }
         transaction.commit().map_err(redb::Error::from)?;
         Ok(())
     }
+}
+
+/// Deletes the file of a region that is none of the account's, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), DiskError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(redb::Error::from(error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn put(
+    items: &mut Table<'_, &str, &[u8]>,
+    container: u32,
+    key: &ItemKey,
+    item: &Item,
+) -> Result<(), DiskError> {
+    let siblings = item.siblings().iter();
+    let row = ItemRow {
+        container,
+        key: key.clone(),
+        siblings: siblings.map(|record| Record::clone(record)).collect(),
+        position: item.position,
+        seen: item.seen.to_vec(),
+        heard: item.heard.clone(),
+        applied_at: item.applied_at,
+    };
+    let row = serde_json::to_vec(&row)?;
+    items
+        .insert(row_key(container, key).as_str(), row.as_slice())
+        .map_err(redb::Error::from)?;
+    Ok(())
+}
+
+fn put_counters(
+    transaction: &WriteTransaction,
+    seen: &[u64],
+    applied: u64,
+    stamp: u64,
+) -> Result<(), DiskError> {
+    let mut counters = transaction
+        .open_table(COUNTERS)
+        .map_err(redb::Error::from)?;
+    let row = CountersRow {
+        seen: seen.to_vec(),
+        applied,
+        stamp,
+    };
+    counters
+        .insert(ROW, serde_json::to_vec(&row)?.as_slice())
+        .map_err(redb::Error::from)?;
+    Ok(())
 }
 
 /// Unique per item: partition values are JSON text, which holds no raw control character.

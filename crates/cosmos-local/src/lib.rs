@@ -1,13 +1,18 @@
 //! Azure Cosmos DB for NoSQL on this machine: one gateway per region, multi-region writes.
 //!
-//! Real SDKs connect to it over plain HTTP, unmodified. Links between regions can be delayed and cut, regions taken offline.
+//! Real SDKs connect to it over plain HTTP, unmodified. Links between regions can be delayed and cut; regions can be taken
+//! offline, added and removed.
 //!
 //! - [`record`]: mutations, and which version of an item wins,
 //! - [`replica`]: one region's items, change order and log, and what clients ask to be done to them,
 //! - [`document`], [`patch`], [`ttl`]: documents, and what can be done to them,
 //! - [`disk`]: a replica's data file,
+//! - [`folder`]: the data folder,
 //! - [`replication`]: the links,
-//! - [`upkeep`]: what goes on in the background,
+//! - [`membership`]: which regions the account has and had, [`topology`]: how they come and go while it runs,
+//! - [`vector`]: numbers per region,
+//! - [`upkeep`]: what goes on in the background, [`tombstones`]: when a delete can be forgotten,
+//!   [`expiry`]: which items expire, and when,
 //! - [`metadata`], [`container`], [`ranges`]: databases, containers and their physical partitions,
 //! - [`partition_key`], [`epk`], [`scope`]: which items a request is about,
 //! - [`charge`], [`budget`], [`offer`]: request units,
@@ -19,8 +24,7 @@
 //! `COMPATIBILITY.md`, which is tested, says what of the service is here; `benches/gateway` measures it.
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined functions, deleting by partition key, users and
-//! permissions, Entra ID tokens, merging partition key ranges, regions beyond those that an account was created
-//! with (they can be withdrawn and come back).
+//! permissions, Entra ID tokens.
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
@@ -41,8 +45,11 @@ mod container;
 mod disk;
 mod document;
 mod epk;
+mod expiry;
+mod folder;
 mod gateway;
 mod hybrid_row;
+mod membership;
 mod metadata;
 mod offer;
 mod partition_key;
@@ -58,29 +65,28 @@ mod replica;
 mod replication;
 mod scope;
 mod session;
+mod tombstones;
+mod topology;
 mod ttl;
 mod upkeep;
+mod vector;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use account::Inner;
 pub use account::{Account, Availability, ControlError, Failover, Fault, LinkStatus, RegionStatus};
-use account::{Inner, Region};
 use auth::{MasterKey, SignIn};
-use disk::Disk;
 pub use disk::DiskError;
-use gateway::{Door, Gateway, Listener};
+use folder::{DataFolder, Opened};
+use gateway::{Door, Gateway, Region, Socket};
+pub use membership::RegionError;
+use membership::plain;
 use metadata::Metadata;
 use replica::{MAX_REGIONS, Replica};
-use replication::Link;
 pub use replication::{LinkQuality, LinkState};
+use topology::{Settings, Topology};
 
 /// The key of Microsoft's emulator, publicly documented, so that existing local connection strings work.
 pub const EMULATOR_KEY: &str =
@@ -130,7 +136,13 @@ pub enum StartError {
     },
 }
 
-/// A region to start.
+impl From<RegionError> for StartError {
+    fn from(error: RegionError) -> Self {
+        Self::Regions(error.to_string())
+    }
+}
+
+/// A region to start, or to add to an account that runs.
 #[derive(Debug, Clone)]
 pub struct RegionConfig {
     name: String,
@@ -165,6 +177,7 @@ pub struct CosmosLocal {
     partitions: Option<u32>,
     throughput: Option<u32>,
     entra_tokens: bool,
+    upkeep: Option<Duration>,
 }
 
 impl CosmosLocal {
@@ -173,7 +186,10 @@ impl CosmosLocal {
         Self::default()
     }
 
-    /// Adds a region; the first is the hub.
+    /// Names a region; the first is the hub of a new account.
+    ///
+    /// A data folder keeps the regions of its account. All of them have to be named, and those that are new to it get
+    /// everything that the others have.
     #[must_use]
     pub fn region(mut self, region: RegionConfig) -> Self {
         self.regions.push(region);
@@ -230,80 +246,73 @@ impl CosmosLocal {
         self
     }
 
+    /// How often logs are cut down, deletes forgotten that nobody needs any more, and expired items deleted; every second by
+    /// default. Expired items cannot be seen, and deleted ones not read, however seldom that is.
+    #[must_use]
+    pub fn upkeep_interval(mut self, every: Duration) -> Self {
+        self.upkeep = Some(every);
+        self
+    }
+
     /// Opens the data, starts replication and all gateways.
     ///
     /// # Errors
     /// When the regions are not valid, a port is taken or the data folder cannot be used.
     pub async fn start(self) -> Result<Account, StartError> {
         self.check_regions()?;
-        let (metadata, replicas) = match &self.data_dir {
-            None => {
-                let count = self.regions.len();
-                (
-                    Metadata::default(),
-                    (0..count)
-                        .map(|index| Replica::in_memory(index, count))
-                        .collect(),
-                )
-            }
-            Some(dir) => self.open(dir)?,
+        // Before the data folder gets regions that could then not be served.
+        let mut sockets = Vec::new();
+        for region in &self.regions {
+            sockets.push(bind(region.port).await?);
+        }
+        let global = bind(self.global_port).await?;
+        let names: Vec<&str> = self.regions.iter().map(|it| it.name.as_str()).collect();
+        let data = self.data_dir.map(DataFolder);
+        let Opened {
+            metadata,
+            membership,
+            replicas,
+        } = match &data {
+            None => Opened::in_memory(&names)?,
+            Some(data) => data.open(&names)?,
         };
         let replicas: Vec<Arc<Replica>> = replicas.into_iter().map(Arc::new).collect();
         forget_deleted(&metadata, &replicas).await;
         let key = MasterKey::new(EMULATOR_KEY)
             .ok_or_else(|| StartError::Regions("the account key is not base64".into()))?;
-        let gateway = Arc::new(Gateway::new(
-            SignIn {
-                key,
-                entra_tokens: self.entra_tokens,
-            },
-            metadata,
-            &self.regions,
-            replicas.clone(),
-            self.write_mode,
-            self.partitions.unwrap_or(1),
-        ));
+        let sign_in = SignIn {
+            key,
+            entra_tokens: self.entra_tokens,
+        };
+        let partitions = self.partitions.unwrap_or(1);
+        let gateway = Arc::new(Gateway::new(sign_in, metadata, self.write_mode, partitions));
 
         let mut regions = Vec::new();
-        for (index, config) in self.regions.iter().enumerate() {
-            let listener = listen(config.port, Arc::clone(&gateway), Door::Region(index)).await?;
-            gateway.set_endpoint(index, listener.port());
-            gateway.limit_throughput(index, self.throughput);
-            regions.push(Region {
-                name: config.name.clone(),
-                listener,
-            });
-        }
-        let global = listen(self.global_port, Arc::clone(&gateway), Door::Account).await?;
-
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let mut links = Vec::new();
-        for source in &replicas {
-            for target in &replicas {
-                if source.index == target.index {
-                    continue;
-                }
-                let link = Arc::new(Link::new(Arc::clone(source), Arc::clone(target), self.lag));
-                let (running, stop) = (Arc::clone(&link), stop.clone());
-                tasks.spawn(async move { running.run(stop).await });
-                links.push(link);
+        for (name, socket) in names.iter().zip(sockets) {
+            let index = membership.index(name);
+            let mut replicas = replicas.iter();
+            if let Some(replica) = replicas.find(|replica| Some(replica.index) == index) {
+                let region = Region::new(name, socket.port(), Arc::clone(replica));
+                regions.push((Arc::new(region), socket));
             }
         }
-        tasks.spawn(upkeep::run(
+        let settings = Settings {
+            lag: self.lag,
+            throughput: self.throughput,
+            data,
+        };
+        let topology = Arc::new(Topology::new(Arc::clone(&gateway), settings));
+        topology.launch(membership, regions);
+        topology.spawn(upkeep::run(
             Arc::clone(&gateway),
-            replicas.clone(),
-            stop.clone(),
+            Arc::clone(&topology),
+            self.upkeep.unwrap_or(upkeep::INTERVAL),
+            topology.stop().clone(),
         ));
-        tasks.close();
         Ok(Account::new(Inner {
+            global: global.serve(Arc::clone(&gateway), Door::Account),
             gateway,
-            replicas,
-            regions,
-            global,
-            links,
-            stop,
-            tasks,
+            topology,
         }))
     }
 
@@ -313,60 +322,11 @@ impl CosmosLocal {
                 "an account has 1 to {MAX_REGIONS} regions"
             )));
         }
-        let names: BTreeSet<String> = self
-            .regions
-            .iter()
-            .map(|region| region.name.to_lowercase().replace(' ', ""))
-            .collect();
-        if names.len() < self.regions.len() || names.contains("") {
-            return Err(StartError::Regions(
-                "every region of an account has a name of its own".into(),
-            ));
+        let names: BTreeSet<String> = self.regions.iter().map(|it| plain(&it.name)).collect();
+        if names.len() < self.regions.len() {
+            return Err(RegionError::Nameless.into());
         }
         Ok(())
-    }
-
-    fn open(&self, dir: &Path) -> Result<(Metadata, Vec<Replica>), StartError> {
-        let data = |path: &Path| {
-            let path = path.to_owned();
-            move |source| StartError::Data { path, source }
-        };
-        std::fs::create_dir_all(dir).map_err(data(dir))?;
-        // Counters and resource ids depend on which region is which.
-        let file = dir.join("regions.json");
-        let names: Vec<&str> = self
-            .regions
-            .iter()
-            .map(|region| region.name.as_str())
-            .collect();
-        match std::fs::read(&file) {
-            Ok(text) => {
-                let known: Vec<String> =
-                    serde_json::from_slice(&text).map_err(|error| data(&file)(error.into()))?;
-                if known != names {
-                    return Err(StartError::Regions(format!(
-                        "{} belongs to an account with the regions {}; name the same in the same order, or choose another folder",
-                        dir.display(),
-                        known.join(", ")
-                    )));
-                }
-            }
-            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
-                let text = serde_json::to_vec(&names).map_err(|error| data(&file)(error.into()))?;
-                std::fs::write(&file, text).map_err(data(&file))?;
-            }
-            Err(error) => return Err(data(&file)(error)),
-        }
-        let file = dir.join("account.json");
-        let metadata = Metadata::open(file.clone()).map_err(data(&file))?;
-        let count = self.regions.len();
-        let replicas = (0..count).map(|index| {
-            let path = dir.join(format!("region-{index}.redb"));
-            let (disk, state) =
-                Disk::open(&path, count).map_err(|source| StartError::Disk { path, source })?;
-            Ok(Replica::on_disk(index, state, disk))
-        });
-        Ok((metadata, replicas.collect::<Result<_, StartError>>()?))
     }
 }
 
@@ -385,8 +345,8 @@ async fn forget_deleted(metadata: &Metadata, replicas: &[Arc<Replica>]) {
     }
 }
 
-async fn listen(port: u16, gateway: Arc<Gateway>, door: Door) -> Result<Listener, StartError> {
-    Listener::start(port, gateway, door)
+async fn bind(port: u16) -> Result<Socket, StartError> {
+    Socket::bind(port)
         .await
         .map_err(|source| StartError::Listen { port, source })
 }

@@ -35,7 +35,8 @@ struct Arguments {
 
     /// Folder to keep everything in; without it, everything is gone when the program ends
     ///
-    /// What was acknowledged is in it, whatever happens to the program. A folder belongs to one set of regions.
+    /// What was acknowledged is in it, whatever happens to the program. Name all of its regions; one that is new to it gets
+    /// everything that the others have.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 

@@ -297,6 +297,20 @@ impl Metadata {
         })
     }
 
+    /// Makes one of two partition key ranges of a container; returns its id.
+    pub(crate) fn merge_ranges(
+        &self,
+        container: &Container,
+        ranges: [&str; 2],
+    ) -> Result<u32, MetadataError> {
+        self.change(|account| {
+            let current = account.current(container)?;
+            let (merged, id) = current.merge(ranges)?;
+            *current = Arc::new(merged);
+            Ok(id)
+        })
+    }
+
     pub(crate) fn delete_container(&self, container: &Container) -> Result<(), MetadataError> {
         self.change(|account| {
             account.current(container)?;

@@ -16,7 +16,7 @@ pub(crate) struct Range {
     pub(crate) start: String,
     /// The first that is out.
     pub(crate) end: String,
-    /// The ranges that this one was made of, oldest first.
+    /// The ranges that this one was made of, oldest first: what it was divided from, or merged of, and theirs.
     pub(crate) parents: Vec<u32>,
 }
 
@@ -52,12 +52,12 @@ impl Ranges {
         &self.all
     }
 
-    /// Grows with every split.
+    /// Grows with every split and merge.
     pub(crate) fn version(&self) -> u32 {
         self.next_id
     }
 
-    /// The range with the text of this id, if it has not been split.
+    /// The range with the text of this id, if it has been neither split nor merged.
     pub(crate) fn get(&self, id: &str) -> Option<&Range> {
         self.all.iter().find(|range| range.id.to_string() == id)
     }
@@ -112,6 +112,38 @@ impl Ranges {
         );
         Ok(halves)
     }
+
+    /// Makes one range of two that are next to each other; returns its id. The error is for people.
+    pub(crate) fn merge(&mut self, ids: [&str; 2]) -> Result<u32, String> {
+        let place = |id: &str| {
+            let mut all = self.all.iter();
+            all.position(|range| range.id.to_string() == id)
+                .ok_or_else(|| format!("there is no partition key range {id:?}"))
+        };
+        let (one, other) = (place(ids[0])?, place(ids[1])?);
+        let first = one.min(other);
+        if one.abs_diff(other) != 1 {
+            return Err(format!(
+                "the partition key ranges {:?} and {:?} are not next to each other",
+                ids[0], ids[1]
+            ));
+        }
+        let (left, right) = (self.all[first].clone(), self.all[first + 1].clone());
+        let mut parents = [left.parents, right.parents, vec![left.id, right.id]].concat();
+        // Halves that come together again have the same ancestors. Ids grow with time.
+        parents.sort_unstable();
+        parents.dedup();
+        let id = self.next_id;
+        self.next_id += 1;
+        let merged = Range {
+            id,
+            start: left.start,
+            end: right.end,
+            parents,
+        };
+        self.all.splice(first..=first + 1, [merged]);
+        Ok(id)
+    }
 }
 
 #[cfg(test)]
@@ -158,6 +190,30 @@ mod tests {
                 .split("7", Hashing::V2)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn neighbours_are_merged_and_know_all_that_they_were_made_of() {
+        let mut ranges = Ranges::even(3, Hashing::V2);
+        for (refused, why) in [
+            (["0", "2"], "next to each other"),
+            (["1", "1"], "next to each other"),
+            (["0", "7"], "no partition key range"),
+        ] {
+            let error = ranges.merge(refused).expect_err("refused");
+            assert!(error.contains(why), "{error}");
+        }
+        let version = ranges.version();
+        assert_eq!(ranges.split("1", Hashing::V2), Ok([3, 4]));
+        assert_eq!(ranges.merge(["4", "3"]), Ok(5), "in any order");
+        check(&ranges);
+        assert_eq!(ranges.get("5").expect("is there").parents, [1, 3, 4]);
+        assert_eq!(ranges.merge(["5", "2"]), Ok(6));
+        assert_eq!(ranges.merge(["0", "6"]), Ok(7));
+        check(&ranges);
+        let all: Vec<u32> = (0..7).collect();
+        assert_eq!((ranges.all().len(), &ranges.all()[0].parents), (1, &all));
+        assert!(ranges.version() > version);
     }
 
     #[test]

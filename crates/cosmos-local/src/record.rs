@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::partition_key::PartitionKey;
+use crate::{partition_key::PartitionKey, vector};
 
 /// One accepted mutation of one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,9 +54,7 @@ pub(crate) struct ItemKey {
 impl Record {
     /// Whether the writer of this record had seen `other`.
     fn covers(&self, other: &Self) -> bool {
-        self.context
-            .get(other.origin)
-            .is_some_and(|seen| *seen >= other.number)
+        vector::at(&self.context, other.origin) >= other.number
     }
 
     /// Deletes win over puts. That an item has expired is no reason to lose what somebody wrote meanwhile.
@@ -94,9 +92,7 @@ pub(crate) const STAMP_COUNTER_BITS: u32 = 16;
 pub(crate) fn context<R: AsRef<Record>>(seen: &[u64], siblings: &[R]) -> Vec<u64> {
     let mut context = seen.to_vec();
     for sibling in siblings {
-        for (known, also) in context.iter_mut().zip(&sibling.as_ref().context) {
-            *known = (*known).max(*also);
-        }
+        vector::raise(&mut context, &sibling.as_ref().context);
     }
     context
 }
@@ -117,6 +113,19 @@ pub(crate) fn winner<R: AsRef<Record>>(siblings: &[R]) -> Option<&R> {
     siblings
         .iter()
         .max_by(|a, b| a.as_ref().precedence(b.as_ref()))
+}
+
+/// Whether nothing but a delete is left of an item, which may be forgotten when that is so of all mutations up to `known`:
+/// see [`crate::tombstones`]. Where conflicts are kept for their users, versions that have lost are left of it too.
+pub(crate) fn is_forgettable<R: AsRef<Record>>(
+    siblings: &[R],
+    known: &[u64],
+    keeps_conflicts: bool,
+) -> bool {
+    let mut records = siblings.iter().map(AsRef::as_ref);
+    winner(siblings).is_some_and(|winner| winner.as_ref().body.is_none())
+        && (siblings.len() == 1 || !keeps_conflicts)
+        && records.all(|record| vector::at(known, record.origin) >= record.number)
 }
 
 #[cfg(test)]

@@ -75,13 +75,31 @@ impl Link {
 
     /// Changes accepted at the source and not yet applied at the target.
     pub(crate) fn pending(&self) -> u64 {
-        let accepted = self.source.read().seen[self.source.index];
-        accepted.saturating_sub(self.target.read().seen[self.source.index])
+        let accepted = self.source.read().seen_of(self.source.index);
+        accepted.saturating_sub(self.target.read().seen_of(self.source.index))
+    }
+
+    /// Waits until the target has what the source had accepted when there was nothing more to carry.
+    pub(crate) async fn drained(&self) {
+        let mut changes = self.target.changes();
+        loop {
+            changes.borrow_and_update();
+            if self.pending() == 0 || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the link is cut.
+    pub(crate) async fn is_cut(&self) {
+        let mut control = self.control.subscribe();
+        // The link has the sender, so it cannot be gone.
+        let _ = control.wait_for(|it| it.state == LinkState::Cut).await;
     }
 
     /// The next batch that is due, or how long to wait for it; neither when there is nothing to carry.
     fn next(&self, lag: Duration) -> (Vec<Arc<Record>>, Option<Duration>) {
-        let seen = self.target.read().seen[self.source.index];
+        let seen = self.target.read().seen_of(self.source.index);
         let now = u64::try_from(
             SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -121,7 +139,7 @@ impl Link {
         let mut changes = self.source.changes();
         // The part of the jitter that the next delivery waits.
         let mut extra: f64 = rand::random();
-        loop {
+        while !stop.is_cancelled() {
             // Marked before looking, so that nothing that happens while looking is missed.
             let LinkControl { state, quality } = *control.borrow_and_update();
             changes.borrow_and_update();

@@ -1,22 +1,28 @@
 //! Session tokens: `{range}:{version}#{applied}#{region}={seen}…`, with every region of the account.
+//!
+//! The version is that of the account's membership: clients that merge tokens take the higher one, and those of the same
+//! version have to name the same regions.
 
-use crate::{ranges::Range, replica::State};
-
-/// Membership of the account has not changed since it was created.
-const VERSION: u64 = 1;
+use crate::{membership::Membership, ranges::Range, replica::State};
 
 /// The token of what a region has applied.
-pub(crate) fn token(state: &State, range: &Range) -> String {
-    let mut token = format!("{}:{VERSION}#{}", range.id, state.applied);
-    for (region, seen) in state.seen.iter().enumerate() {
-        token += &format!("#{}={seen}", region + 1);
+pub(crate) fn token(state: &State, range: &Range, membership: &Membership) -> String {
+    let mut token = format!("{}:{}#{}", range.id, membership.version(), state.applied);
+    for (region, _) in membership.members() {
+        token += &format!("#{}={}", region + 1, state.seen_of(region));
     }
     token
 }
 
 /// Whether a region has applied everything that a client's token names for a range, or for those it was split from.
-/// Entries of other ranges do not count; text that is not a token is an error for the client.
-pub(crate) fn is_satisfied(token: &str, state: &State, serving: &Range) -> Result<bool, String> {
+/// Entries of other ranges do not count, nor do regions that have left: before they left, all others got what they had.
+/// Text that is not a token is an error for the client.
+pub(crate) fn is_satisfied(
+    token: &str,
+    state: &State,
+    serving: &Range,
+    membership: &Membership,
+) -> Result<bool, String> {
     for entry in token
         .split(',')
         .map(str::trim)
@@ -43,7 +49,7 @@ pub(crate) fn is_satisfied(token: &str, state: &State, serving: &Range) -> Resul
             continue;
         };
         let global: u64 = global.parse().map_err(|_| invalid())?;
-        if version > VERSION.cast_signed() {
+        if version > membership.version().cast_signed() {
             return Ok(false);
         }
         let mut regional = false;
@@ -52,10 +58,10 @@ pub(crate) fn is_satisfied(token: &str, state: &State, serving: &Range) -> Resul
             let (region, needed) = part.split_once('=').ok_or_else(invalid)?;
             let region: usize = region.parse().map_err(|_| invalid())?;
             let needed: i64 = needed.parse().map_err(|_| invalid())?;
-            let seen = region
+            let member = region
                 .checked_sub(1)
-                .and_then(|index| state.seen.get(index));
-            if seen.is_some_and(|seen| seen.cast_signed() < needed) {
+                .filter(|index| membership.is_member(*index));
+            if member.is_some_and(|index| state.seen_of(index).cast_signed() < needed) {
                 return Ok(false);
             }
         }
@@ -73,6 +79,7 @@ mod tests {
 
     #[test]
     fn a_region_serves_what_it_has_reached() {
+        let mut membership = Membership::new(["West US", "North Europe"]).expect("two names");
         let mut state = State::empty(2);
         let range = Range {
             id: 0,
@@ -81,7 +88,7 @@ mod tests {
             parents: vec![5],
         };
         (state.applied, state.seen) = (57, vec![40, 17]);
-        assert_eq!(token(&state, &range), "0:1#57#1=40#2=17");
+        assert_eq!(token(&state, &range, &membership), "0:1#57#1=40#2=17");
         for (text, expected) in [
             ("0:1#57#1=40#2=17", Ok(true)),
             ("0:1#99#1=40#2=1", Ok(true)),
@@ -93,8 +100,20 @@ mod tests {
             ("0:-1#57", Ok(true)),
             ("5:1#1#1=41", Ok(false)),
         ] {
-            assert_eq!(is_satisfied(text, &state, &range), expected, "{text}");
+            let satisfied = is_satisfied(text, &state, &range, &membership);
+            assert_eq!(satisfied, expected, "{text}");
         }
-        assert!(is_satisfied("nonsense", &state, &range).is_err());
+        assert!(is_satisfied("nonsense", &state, &range, &membership).is_err());
+        membership.join("Southeast Asia").expect("a new name");
+        membership.leave(1, 57);
+        assert_eq!(token(&state, &range, &membership), "0:3#57#1=40#3=0");
+        for (text, expected) in [
+            ("0:1#1#1=40#2=99", Ok(true)),
+            ("0:3#1#1=40#3=1", Ok(false)),
+            ("0:4#1#1=1#3=0", Ok(false)),
+        ] {
+            let satisfied = is_satisfied(text, &state, &range, &membership);
+            assert_eq!(satisfied, expected, "{text}");
+        }
     }
 }

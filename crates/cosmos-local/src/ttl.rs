@@ -44,10 +44,29 @@ impl Lifetimes {
         self.default.is_some()
     }
 
+    /// The moment, in seconds since 1970.
+    pub(crate) fn moment(self) -> i64 {
+        self.now
+    }
+
+    /// Whether items live as long by these as by others, at whatever moment.
+    pub(crate) fn are_like(self, other: Self) -> bool {
+        self.default == other.default
+    }
+
+    /// From which second on a version is over; `None` is never.
+    pub(crate) fn end(self, record: &Record) -> Option<i64> {
+        let seconds = record.ttl.unwrap_or(self.default?);
+        (seconds != FOREVER).then(|| record.ts + seconds)
+    }
+
     pub(crate) fn is_over(self, record: &Record) -> bool {
-        self.default
-            .map(|default| record.ttl.unwrap_or(default))
-            .is_some_and(|seconds| seconds != FOREVER && self.now >= record.ts + seconds)
+        self.end(record).is_some_and(|end| self.now >= end)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(default: Option<i64>, now: i64) -> Self {
+        Self { default, now }
     }
 }
 

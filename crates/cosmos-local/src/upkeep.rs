@@ -1,20 +1,34 @@
-//! What goes on in the background: logs are cut down, and expired items deleted.
+//! What goes on in the background: logs are cut down, deletes forgotten, and expired items deleted.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     container::Container,
-    gateway::Gateway,
+    expiry::Expiry,
+    gateway::{Gateway, Members, Region},
     partition_key::PartitionKey,
+    record::ItemKey,
     replica::{Change, Replica, Step, Transaction, WriteError},
+    tombstones::Horizon,
+    topology::Topology,
     ttl::Lifetimes,
 };
 
-/// How often.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often, usually.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often, at the most.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Deletes that a region forgets in one go, at the most, so that writers need not wait for long; the next go takes more.
+const FORGOTTEN_AT_ONCE: usize = 10_000;
 
 /// Items of a container that expire in one go, at the most; the next go takes more.
 const EXPIRED_AT_ONCE: usize = 1000;
@@ -25,65 +39,99 @@ const EXPIRED_TOGETHER: usize = 100;
 /// Does all of it until told to stop.
 pub(crate) async fn run(
     gateway: Arc<Gateway>,
-    replicas: Vec<Arc<Replica>>,
+    topology: Arc<Topology>,
+    every: Duration,
     stop: CancellationToken,
 ) {
-    let mut ticks = interval(INTERVAL);
+    let mut ticks = interval(every.max(SHORTEST));
+    let mut horizon = Horizon::default();
+    let mut expiries = HashMap::new();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        trim_logs(&replicas);
+        // A region that is about to join still needs what the others need no more; the next go cuts it off.
+        if let Some(_held) = topology.try_hold() {
+            let members = gateway.members();
+            trim_logs(&members.regions);
+            forget_deletes(&gateway, &members, &mut horizon);
+        }
         // One region speaks for all, so that an item does not expire in as many mutations as there are regions.
-        let hub = &replicas[gateway.hub()];
-        for container in gateway.metadata().all_containers() {
-            expire(hub, &container).await;
+        if let Some(hub) = gateway.hub_region() {
+            expire_all(&gateway, &hub.replica, &mut expiries).await;
         }
     }
 }
 
 /// Cuts logs down to what some region still needs.
-fn trim_logs(replicas: &[Arc<Replica>]) {
-    for source in replicas {
-        let seen = replicas
+fn trim_logs(regions: &[Arc<Region>]) {
+    for source in regions {
+        let seen = regions
             .iter()
-            .map(|replica| replica.read().seen[source.index])
+            .map(|region| region.replica.read().seen_of(source.index))
             .min()
             .unwrap_or_default();
         let oldest = source
+            .replica
             .read()
             .log
             .first_key_value()
             .map(|(number, _)| *number);
         if oldest.is_some_and(|oldest| oldest <= seen) {
-            source.trim(seen);
+            source.replica.trim(seen);
         }
     }
 }
 
-async fn expire(replica: &Replica, container: &Arc<Container>) {
-    let lifetimes = Lifetimes::now(container);
-    if !lifetimes.are_limited() {
+/// Forgets deletes that nobody can need any more.
+fn forget_deletes(gateway: &Gateway, members: &Members, horizon: &mut Horizon) {
+    let regions = members.regions.iter();
+    let seen: Vec<Vec<u64>> = regions.map(|it| it.replica.read().seen.clone()).collect();
+    let Some(known) = horizon.advance(members.membership.version(), &seen) else {
         return;
-    }
-    let mut expired: BTreeMap<PartitionKey, Vec<String>> = BTreeMap::new();
-    {
-        let state = replica.read();
-        let items = state
-            .tables
-            .get(&container.number)
-            .into_iter()
-            .flat_map(|table| &table.items);
-        let over = items.filter(|(_, item)| {
-            item.current()
-                .is_some_and(|record| lifetimes.is_over(record))
-        });
-        for (key, _) in over.take(EXPIRED_AT_ONCE) {
-            let ids = expired.entry(key.partition.clone()).or_default();
-            ids.push(key.id.clone());
+    };
+    let containers = gateway.metadata().all_containers();
+    let containers: Vec<(u32, bool)> = containers
+        .iter()
+        .map(|container| (container.number, container.keeps_conflicts))
+        .collect();
+    for region in &members.regions {
+        let state = region.replica.read();
+        let found = state.forgettable(&containers, &known, FORGOTTEN_AT_ONCE);
+        drop(state);
+        if let Some(found) = found {
+            region.replica.collect(found);
         }
+    }
+}
+
+/// Deletes what has expired. `expiries` are what is noted of each container that lets items expire.
+async fn expire_all(
+    gateway: &Gateway,
+    replica: &Arc<Replica>,
+    expiries: &mut HashMap<u32, Expiry>,
+) {
+    let mut containers = gateway.metadata().all_containers();
+    containers.retain(|container| Lifetimes::now(container).are_limited());
+    expiries.retain(|number, _| containers.iter().any(|it| it.number == *number));
+    for container in containers {
+        let lifetimes = Lifetimes::now(&container);
+        let new = || Expiry::new(Arc::clone(replica), container.number, lifetimes);
+        let expiry = expiries.entry(container.number).or_insert_with(new);
+        if !expiry.is_of(replica, lifetimes) {
+            *expiry = new();
+        }
+        let over = expiry.over(lifetimes, EXPIRED_AT_ONCE);
+        expire(replica, &container, over).await;
+    }
+}
+
+async fn expire(replica: &Replica, container: &Arc<Container>, over: BTreeSet<ItemKey>) {
+    let mut expired: BTreeMap<PartitionKey, Vec<String>> = BTreeMap::new();
+    for key in over {
+        expired.entry(key.partition).or_default().push(key.id);
     }
     for (partition, ids) in expired {
         for ids in ids.chunks(EXPIRED_TOGETHER) {

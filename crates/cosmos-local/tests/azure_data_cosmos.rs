@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use azure_data_cosmos::{
-    AccountReference, CosmosClient, CosmosError, PartitionKey, Query, RoutingStrategy,
-    TransactionalBatch,
+    AccountReference, CosmosClient, CosmosClientBuilder, CosmosError, CosmosRuntime, PartitionKey,
+    Query, RoutingStrategy, TransactionalBatch,
     clients::ContainerClient,
     feed::{ContinuationToken, FeedScope},
     models::{ContainerProperties, PartitionKeyDefinition},
@@ -41,6 +41,21 @@ async fn provision(account: &Account) {
 }
 
 async fn client(account: &Account, preferred: &[&str]) -> CosmosClient {
+    build(CosmosClient::builder(), account, preferred).await
+}
+
+/// A client as in a process of its own: those of one process share what they have heard of an account's regions.
+async fn newcomer(account: &Account, preferred: &[&str]) -> CosmosClient {
+    let runtime = CosmosRuntime::builder().build().await.unwrap();
+    let builder = CosmosClient::builder().with_runtime(runtime);
+    build(builder, account, preferred).await
+}
+
+async fn build(
+    builder: CosmosClientBuilder,
+    account: &Account,
+    preferred: &[&str],
+) -> CosmosClient {
     let reference = AccountReference::with_authentication_key(
         account.endpoint().parse().unwrap(),
         EMULATOR_KEY,
@@ -49,15 +64,18 @@ async fn client(account: &Account, preferred: &[&str]) -> CosmosClient {
         .iter()
         .map(|name| Region::new((*name).to_owned()))
         .collect();
-    CosmosClient::builder()
+    builder
         .build(reference, RoutingStrategy::PreferredRegions(preferred))
         .await
         .unwrap()
 }
 
 async fn orders(account: &Account, preferred: &[&str]) -> ContainerClient {
-    client(account, preferred)
-        .await
+    orders_of(&client(account, preferred).await).await
+}
+
+async fn orders_of(client: &CosmosClient) -> ContainerClient {
+    client
         .database_client("shop")
         .container_client("orders", None)
         .await
@@ -280,10 +298,10 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         account.shutdown().await;
         token
     };
-    let wrong = open(&REGIONS).await.unwrap_err().to_string();
+    let wrong = open(&REGIONS[..1]).await.unwrap_err().to_string();
     assert!(
         wrong.contains("North Europe"),
-        "another set of regions is refused: {wrong}"
+        "no region is left out: {wrong}"
     );
     let account = open(&REGIONS[..2]).await.unwrap();
     let west = orders(&account, &["West US"]).await;
@@ -295,6 +313,60 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         Some(2),
         "so does replication"
     );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_region_that_is_added_has_what_was_before_it_and_takes_part() {
+    let account = start(&REGIONS[..2]).await;
+    let west = orders(&account, &["West US"]).await;
+    let before: Vec<String> = (0..250).map(|n| format!("o-{n:03}")).collect();
+    for id in &before {
+        put(&west, id).await;
+    }
+    west.delete_item("t1", "o-249", None).await.unwrap();
+    let before = &before[..249];
+    // Neither this nor what is on its way depends on the old links.
+    set_links(&account, LinkState::Cut);
+    let added = RegionConfig::new("Southeast Asia");
+    let status = account.add_region(added).await.unwrap();
+    assert!(status.online && status.writable);
+
+    let asia = orders_of(&newcomer(&account, &["Southeast Asia", "West US"]).await).await;
+    for id in [&before[0], &before[248]] {
+        read(&asia, id).await.unwrap();
+    }
+    assert!(
+        read(&asia, "o-249")
+            .await
+            .unwrap_err()
+            .status()
+            .is_not_found()
+    );
+    let (ids, token) = changes(&asia, None).await;
+    assert_eq!(ids, before);
+    set_links(&account, LinkState::Cut);
+    put(&asia, "born in Asia").await;
+    let counts = || REGIONS.map(|region| account.item_count(region, "shop", "orders").unwrap());
+    assert_eq!(counts()[2], 250, "it is written where the client wants it");
+    assert!(read(&west, "born in Asia").await.is_err());
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    assert_eq!(counts(), [250; 3]);
+    read(&west, "born in Asia").await.unwrap();
+    put(&west, "born in West").await;
+    settled(&account).await;
+    let (ids, token) = changes(&asia, Some(token)).await;
+    assert_eq!(ids, ["born in Asia", "born in West"]);
+
+    // Its clients go elsewhere when it is removed, with what they know.
+    account.remove_region("Southeast Asia").await.unwrap();
+    put(&asia, "after Asia").await;
+    read(&asia, "born in Asia").await.unwrap();
+    settled(&account).await;
+    let (ids, _) = changes(&asia, Some(token)).await;
+    assert!(ids.contains(&"after Asia".to_owned()), "{ids:?}");
+    assert_eq!(account.item_count("West US", "shop", "orders"), Some(252));
     account.shutdown().await;
 }
 
@@ -474,7 +546,7 @@ async fn a_container_that_was_made_anew_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_feed_goes_on_over_a_split() {
+async fn a_feed_goes_on_over_splits_and_merges() {
     let account = start(&REGIONS[..1]).await;
     let orders = orders(&account, &REGIONS[..1]).await;
     let put_all = async |from: usize| {
@@ -495,6 +567,21 @@ async fn a_feed_goes_on_over_a_split() {
     assert_eq!(ids, expected, "neither lost nor repeated");
     account.split_partition("shop", "orders", "2").unwrap();
     put_all(20).await;
+    let (ids, token) = all_changes(&orders, Some(token), 3).await;
+    assert_eq!(ids.len(), 10);
+    // And when they come together again.
+    let ranges = account.partitions("shop", "orders").unwrap();
+    let merged = account.merge_partitions("shop", "orders", [&ranges[0], &ranges[1]]);
+    assert_eq!(merged.unwrap(), "5");
+    put_all(30).await;
+    let (mut ids, token) = all_changes(&orders, Some(token), 3).await;
+    ids.sort();
+    let expected: Vec<String> = (30..40).map(|n| format!("o-{n}")).collect();
+    assert_eq!(ids, expected, "neither lost nor repeated");
+    account
+        .merge_partitions("shop", "orders", ["5", &ranges[2]])
+        .unwrap();
+    put_all(40).await;
     assert_eq!(all_changes(&orders, Some(token), 3).await.0.len(), 10);
     account.shutdown().await;
 }

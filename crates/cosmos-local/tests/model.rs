@@ -1,14 +1,16 @@
 //! Random schedules against a naive model.
 //!
 //! Three regions write, patch and delete the same few items, alone and in batches; links carry when the schedule says so;
-//! gateways go offline; partitions split; the account restarts from its folder; readers follow the change feed, and move
-//! to other regions. The model knows of each mutation only which others its region had heard of. It says what every
-//! region has to show at any time:
+//! gateways go offline; regions are added, removed, and come back; partitions split and merge; the account restarts from its folder;
+//! readers follow the change feed, and move to other regions. The model knows of each mutation only which others its region
+//! had heard of. It says what every region has to show at any time:
 //!
 //! - regions show what the model shows, and all the same once links are open,
 //! - a reader of the feed gets every version that is still there when it has read to the end,
 //! - a reader of all versions and deletes knows exactly what its region shows,
-//! - nothing that was acknowledged is lost.
+//! - a region that is added has what any had accepted, and one is removed only when the others have what it had,
+//! - nothing that was acknowledged is lost,
+//! - what was deleted stays so, although deletes are forgotten; in the end none is remembered.
 //!
 //! `COSMOS_MODEL_SCHEDULES` is how many schedules to run, `COSMOS_MODEL_SEED` the first seed. A failure names its seed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -22,11 +24,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cosmos_local::{Account, Availability, LinkQuality, LinkState};
+use cosmos_local::{
+    Account, Availability, ControlError, CosmosLocal, LinkQuality, LinkState, RegionConfig,
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use support::{Answer, Container, REGIONS, Raw, builder, gateways, key, settled};
+use support::{Answer, Container, Raw, key, settled};
+
+/// Regions that an account may have, and how many of them it begins with.
+const REGIONS: [&str; 4] = ["West US", "North Europe", "Southeast Asia", "Brazil South"];
+const FIRST: usize = 3;
 
 /// Schedules of a usual run, and how many of them, in a hundred, restart from a folder.
 const SCHEDULES: u64 = 2000;
@@ -39,6 +47,9 @@ const LIVE_PERCENT: u64 = 20;
 const WORKERS: usize = 8;
 
 const STEPS: usize = 24;
+
+/// So often that deletes are forgotten, and logs cut down, while schedules run.
+const UPKEEP: Duration = Duration::from_millis(2);
 const ITEMS: usize = 5;
 const COUNT: usize = REGIONS.len();
 
@@ -103,12 +114,23 @@ impl Model {
         self.known[to].extend(accepted);
     }
 
-    fn deliver_all(&mut self) {
-        for from in 0..COUNT {
-            for to in 0..COUNT {
-                self.deliver(from, to);
+    fn deliver_all(&mut self, members: &[usize]) {
+        for from in members {
+            for to in members {
+                self.deliver(*from, *to);
             }
         }
+    }
+
+    /// A region starts with all that there is.
+    fn seed(&mut self, region: usize) {
+        self.known[region] = (0..self.ops.len()).collect();
+    }
+
+    /// Whether a region knows all that another has accepted.
+    fn has_all_of(&self, from: usize, to: usize) -> bool {
+        let mut accepted = self.ops.iter().enumerate();
+        accepted.all(|(number, op)| op.region != from || self.known[to].contains(&number))
     }
 
     fn state(&self, region: usize) -> BTreeMap<usize, usize> {
@@ -152,26 +174,70 @@ fn parse(row: &Value) -> (usize, usize) {
 
 struct World {
     account: Account,
-    raw: Vec<Raw>,
+    /// A client of each region that there is.
+    raw: BTreeMap<usize, Raw>,
     name: String,
 }
 
 impl World {
     fn new(account: Account, name: String) -> Self {
-        let raw = gateways(&account);
-        Self { account, raw, name }
+        let regions = account.regions().into_iter();
+        let raw = regions.map(|status| {
+            let number = REGIONS.iter().position(|name| *name == status.name);
+            (number.unwrap(), Raw::new(&status.endpoint))
+        });
+        Self {
+            raw: raw.collect(),
+            account,
+            name,
+        }
+    }
+
+    fn members(&self) -> Vec<usize> {
+        self.raw.keys().copied().collect()
     }
 
     fn items(&self, region: usize) -> Container {
-        self.raw[region].container(&self.name)
+        self.raw[&region].container(&self.name)
     }
 
-    async fn start(data: Option<&Path>) -> Account {
-        builder(COUNT)
-            .data_dir(data.map(Path::to_owned))
-            .start()
-            .await
-            .unwrap()
+    async fn start(data: Option<&Path>, members: &[usize]) -> Account {
+        let members = members.iter();
+        let builder = members.fold(CosmosLocal::builder(), |builder, region| {
+            builder.region(RegionConfig::new(REGIONS[*region]))
+        });
+        let builder = builder.data_dir(data.map(Path::to_owned));
+        builder.upkeep_interval(UPKEEP).start().await.unwrap()
+    }
+
+    async fn add(&mut self, region: usize) {
+        let config = RegionConfig::new(REGIONS[region]);
+        let status = self.account.add_region(config).await.unwrap();
+        let raw = self.raw.values().next().unwrap().at(&status.endpoint);
+        self.raw.insert(region, raw);
+    }
+
+    /// Whether the others had got all that the region had accepted.
+    async fn remove(&mut self, region: usize) -> bool {
+        match self.account.remove_region(REGIONS[region]).await {
+            Ok(()) => {
+                self.raw.remove(&region);
+                true
+            }
+            Err(ControlError::Unreplicated { .. }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The regions that the account began with, and no other.
+    async fn restore(&mut self) {
+        for region in 0..COUNT {
+            match (region < FIRST, self.raw.contains_key(&region)) {
+                (true, false) => self.add(region).await,
+                (false, true) => assert!(self.remove(region).await, "all is carried"),
+                _ => {}
+            }
+        }
     }
 
     fn cut_all(&self) {
@@ -199,6 +265,17 @@ impl World {
             tokio::task::yield_now().await;
         }
         set(LinkState::Cut);
+    }
+
+    /// Deletes that each region remembers.
+    fn tombstones(&self) -> BTreeMap<usize, u64> {
+        let count = |region: usize| {
+            let count = self
+                .account
+                .tombstone_count(REGIONS[region], "db", &self.name);
+            (region, count.unwrap())
+        };
+        self.members().into_iter().map(count).collect()
     }
 
     async fn shown(&self, region: usize) -> BTreeMap<usize, usize> {
@@ -276,15 +353,15 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
         "id": world.name, "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2},
         "conflictResolutionPolicy": {"mode": "LastWriterWins", "conflictResolutionPath": "/rank"},
     });
-    let created = world.raw[0].create(definition).await;
+    let created = world.raw[&0].create(definition).await;
     assert_eq!(created.status, 201, "{created:?}");
     let mut model = Model::default();
     let mut online = [true; COUNT];
-    let mut readers: [Reader; COUNT] = std::array::from_fn(|region| Reader {
+    let mut readers: [Reader; FIRST] = std::array::from_fn(|region| Reader {
         region,
         ..Reader::default()
     });
-    let mut follower = world.follow(seed as usize % COUNT).await;
+    let mut follower = world.follow(seed as usize % FIRST).await;
     if is_live {
         for link in world.account.links() {
             let quality = LinkQuality {
@@ -306,7 +383,8 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
     }
 
     for _ in 0..STEPS {
-        let region = rng.random_range(0..COUNT);
+        let members = world.members();
+        let region = members[rng.random_range(0..members.len())];
         let item = rng.random_range(0..ITEMS);
         let k = key(partition(item));
         let rank = rng.random_range(-1000..1000) * 1000 + model.ops.len() as i64;
@@ -384,8 +462,11 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     }
                 }
             }
-            56..76 => {
-                let to = (region + rng.random_range(1..COUNT)) % COUNT;
+            56..74 => {
+                let to = members[rng.random_range(0..members.len())];
+                if to == region {
+                    continue;
+                }
                 if is_live {
                     let state = [LinkState::Open, LinkState::Cut][rng.random_range(0..2)];
                     world
@@ -397,27 +478,28 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     model.deliver(region, to);
                 }
             }
-            76..86 => {
-                let reader = &mut readers[region];
+            74..84 => {
+                let reader = &mut readers[rng.random_range(0..FIRST)];
                 if online[reader.region] {
                     world.poll(reader, rng.random_range(1..4)).await;
                     if !is_live && !reader.has_moved {
                         for (item, version) in model.state(reader.region) {
                             check(reader.last.get(&item) == Some(&version), || {
                                 format!(
-                                    "the reader in {region} was not given version {version} of {item}: {:?}",
-                                    reader.last
+                                    "the reader in {} was not given version {version} of {item}: {:?}",
+                                    reader.region, reader.last
                                 )
                             })?;
                         }
                     }
                 }
             }
-            86..89 => {
-                readers[region].region = rng.random_range(0..COUNT);
-                readers[region].has_moved = true;
+            84..87 => {
+                let reader = &mut readers[rng.random_range(0..FIRST)];
+                reader.region = region;
+                reader.has_moved = true;
             }
-            89..93 => {
+            87..90 => {
                 online[region] = !online[region];
                 let availability = match (online[region], rng.random_range(0..2)) {
                     (true, _) => Availability::Online,
@@ -430,23 +512,81 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     .await
                     .unwrap();
             }
+            90..93 => {
+                let missing: Vec<usize> = (0..COUNT).filter(|it| !members.contains(it)).collect();
+                if let Some(new) = missing.first() {
+                    world.add(*new).await;
+                    model.seed(*new);
+                    online[*new] = true;
+                    if !is_live {
+                        world.cut_all();
+                        let mut reader = Reader {
+                            region: *new,
+                            ..Reader::default()
+                        };
+                        world.poll(&mut reader, 2).await;
+                        let all = model.state(*new);
+                        check(reader.last == all, || {
+                            format!("{new} starts with {:?}, and not {all:?}", reader.last)
+                        })?;
+                    }
+                }
+                // Now and then one goes right after. Who follows a region while links carry cannot say where it starts in
+                // another.
+                let may_go = members.len() > 1 && !(is_live && follower.region == region);
+                if may_go && (missing.is_empty() || rng.random_range(0..2) == 0) {
+                    let others: Vec<usize> =
+                        members.iter().copied().filter(|it| *it != region).collect();
+                    if !is_live && rng.random_range(0..2) == 0 {
+                        for to in world.members().into_iter().filter(|to| *to != region) {
+                            world.carry(region, to).await;
+                            model.deliver(region, to);
+                        }
+                    }
+                    let is_needless = others.iter().all(|to| model.has_all_of(region, *to));
+                    let is_removed = world.remove(region).await;
+                    check(is_live || is_removed == is_needless, || {
+                        format!("{region} was removed: {is_removed}, and not {is_needless}")
+                    })?;
+                    if is_removed {
+                        let readers = readers.iter_mut();
+                        for reader in readers.filter(|reader| reader.region == region) {
+                            (reader.region, reader.has_moved) = (others[0], true);
+                        }
+                        if follower.region == region {
+                            set_online(world, &mut online, others[0]).await;
+                            follower = world.follow(others[0]).await;
+                        }
+                    }
+                }
+            }
             93..96 => {
-                let ranges = world.account.partitions("db", &world.name).unwrap();
-                let range = &ranges[rng.random_range(0..ranges.len())];
-                world
-                    .account
-                    .split_partition("db", &world.name, range)
-                    .unwrap();
+                let (account, name) = (&world.account, &world.name);
+                let ranges = account.partitions("db", name).unwrap();
+                let at = rng.random_range(0..ranges.len());
+                if at > 0 && rng.random_range(0..2) == 0 {
+                    let pair = [ranges[at - 1].as_str(), &ranges[at]];
+                    account.merge_partitions("db", name, pair).unwrap();
+                } else {
+                    account.split_partition("db", name, &ranges[at]).unwrap();
+                }
             }
             96..100 if data.is_some() => {
                 world.account.shutdown().await;
-                let account = World::start(data).await;
+                // A region may be new to the folder.
+                let mut named = members;
+                let missing = (0..COUNT).find(|it| !named.contains(it));
+                if let Some(new) = missing.filter(|_| rng.random_range(0..3) == 0) {
+                    named.insert(rng.random_range(0..=named.len()), new);
+                    model.seed(new);
+                }
+                let account = World::start(data, &named).await;
                 *world = World::new(account, world.name.clone());
                 online = [true; COUNT];
                 // Links are open after a start.
                 settled(&world.account).await;
                 world.cut_all();
-                model.deliver_all();
+                model.deliver_all(&world.members());
                 // What a region has shown before its start is not kept.
                 follower = world.follow(follower.region).await;
             }
@@ -472,30 +612,26 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
         }
     }
 
-    for (region, name) in REGIONS.iter().enumerate() {
-        if !online[region] {
-            world
-                .account
-                .set_availability(name, Availability::Online)
-                .await
-                .unwrap();
-        }
+    for region in world.members() {
+        set_online(world, &mut online, region).await;
     }
     support::set_links(&world.account, LinkState::Open);
     settled(&world.account).await;
-    model.deliver_all();
-    let shown = world.shown(0).await;
-    for region in 1..COUNT {
-        let other = world.shown(region).await;
+    let members = world.members();
+    model.deliver_all(&members);
+    let shown = world.shown(members[0]).await;
+    for region in &members[1..] {
+        let other = world.shown(*region).await;
         check(other == shown, || {
-            format!("0 shows {shown:?}, and {region} shows {other:?}")
+            format!("one shows {shown:?}, and {region} shows {other:?}")
         })?;
     }
     if is_live {
         check_live(&model, &shown)?;
     } else {
-        check(shown == model.state(0), || {
-            format!("all show {shown:?}, and not {:?}", model.state(0))
+        let expected = model.state(members[0]);
+        check(shown == expected, || {
+            format!("all show {shown:?}, and not {expected:?}")
         })?;
     }
     world.catch_up(&mut follower).await;
@@ -516,9 +652,36 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
             })?;
         }
     }
+    let mut left = world.tombstones();
+    support::eventually("deletes are forgotten", async || {
+        let now = world.tombstones();
+        let grows = now.iter().any(|(region, count)| *count > left[region]);
+        assert!(!grows, "nobody deletes: {left:?}, {now:?}");
+        left = now;
+        left.values().all(|count| *count == 0)
+    })
+    .await;
+    for region in world.members() {
+        let after = world.shown(region).await;
+        check(after == shown, || {
+            format!("{region} shows {after:?}, and showed {shown:?}")
+        })?;
+    }
     let path = format!("dbs/db/colls/{}", world.name);
-    let deleted = world.raw[0].send("DELETE", &path, &[], None).await;
+    let deleted = world.raw[&members[0]]
+        .send("DELETE", &path, &[], None)
+        .await;
     check(deleted.status == 204, || format!("{deleted:?}"))
+}
+
+async fn set_online(world: &World, online: &mut [bool; COUNT], region: usize) {
+    if !online[region] {
+        let set = world
+            .account
+            .set_availability(REGIONS[region], Availability::Online);
+        set.await.unwrap();
+        online[region] = true;
+    }
 }
 
 fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
@@ -564,7 +727,8 @@ async fn run_or_name_the_seed(world: &mut World, seed: u64, data: Option<&Path>)
 /// Takes seeds until there are no more, on a runtime of its own.
 #[tokio::main(flavor = "current_thread")]
 async fn work(next: &AtomicU64, end: u64) {
-    let account = World::start(None).await;
+    let first: Vec<usize> = (0..FIRST).collect();
+    let account = World::start(None, &first).await;
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
@@ -574,12 +738,13 @@ async fn work(next: &AtomicU64, end: u64) {
         if seed % 100 >= 100 - RESTARTING_PERCENT {
             let folder = tempfile::tempdir().unwrap();
             let data = Some(folder.path());
-            let mut world = World::new(World::start(data).await, name);
+            let mut world = World::new(World::start(data, &first).await, name);
             run_or_name_the_seed(&mut world, seed, data).await;
             world.account.shutdown().await;
         } else {
             let mut world = World::new(account.clone(), name);
             run_or_name_the_seed(&mut world, seed, None).await;
+            world.restore().await;
             for link in world.account.links() {
                 let good = LinkQuality::default();
                 world

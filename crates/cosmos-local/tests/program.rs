@@ -143,6 +143,38 @@ fn what_cannot_be_started_is_said_in_a_sentence() {
     }
 }
 
+#[tokio::test]
+async fn a_region_more_is_a_region_with_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::durable(folder.path());
+    let definition =
+        json!({"id": "c", "partitionKey": {"paths": ["/id"], "kind": "Hash", "version": 2}});
+    let gateways = program.gateways();
+    assert_eq!(gateways[0].create(definition).await.status, 201);
+    for (gateway, id) in gateways.iter().zip(["a", "b"]) {
+        let item = json!({"id": id});
+        assert_eq!(
+            gateway.container("c").create(&key(id), &item).await.status,
+            201
+        );
+    }
+    program.kill();
+    let data = folder.path().to_str().unwrap();
+    let regions = "West US,North Europe,Southeast Asia";
+    let program = Program::start(&["--regions", regions, "--data", data]);
+    let new = program.gateways()[2].container("c");
+    for id in ["a", "b"] {
+        assert_eq!(new.read(&key(id), id).await.status, 200);
+    }
+    drop(program);
+    let fewer = Command::new(env!("CARGO_BIN_EXE_cosmos-local"))
+        .args(["--ports", "auto", "--regions", "West US", "--data", data])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&fewer.stderr).into_owned();
+    assert!(text.contains("name all of them"), "{text}");
+}
+
 /// Rounds of killing, and writers in each.
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;

@@ -1,18 +1,20 @@
 //! The account document, databases, containers and partition key ranges.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Gateway,
+    Gateway, Region,
     documents::is_query,
     endpoint, query,
     reply::{ApiError, Reply},
     request::Request,
 };
-use crate::{WriteMode, container::Container, metadata::MetadataError, offer::Throughput};
+use crate::{
+    WriteMode, container::Container, membership::plain, metadata::MetadataError, offer::Throughput,
+};
 
 impl From<MetadataError> for ApiError {
     fn from(error: MetadataError) -> Self {
@@ -53,14 +55,14 @@ fn list(rid: &str, name: &str, items: Vec<Value>) -> Reply {
 }
 
 impl Gateway {
-    pub(super) fn account(&self, region: usize) -> Reply {
-        let location = |region: &super::Region| json!({"name": region.name, "databaseAccountEndpoint": endpoint(region.port.load(Ordering::Relaxed))});
-        let listed = self.regions.iter().enumerate();
-        let listed = listed.filter(|(index, _)| self.is_listed(*index));
-        let locations: Vec<Value> = listed.map(|(_, region)| location(region)).collect();
+    pub(super) fn account(&self, region: &Region) -> Reply {
+        let location = |region: &Arc<Region>| json!({"name": region.name, "databaseAccountEndpoint": endpoint(region.port)});
+        let members = self.members();
+        let listed = members.regions.iter().filter(|region| region.is_listed());
+        let locations: Vec<Value> = listed.map(location).collect();
         let (multi, writable) = match self.write_mode {
             WriteMode::Multi => (true, locations.clone()),
-            WriteMode::Single => (false, vec![location(&self.regions[self.hub()])]),
+            WriteMode::Single => (false, self.hub_region().iter().map(location).collect()),
         };
         let consistency = json!({"defaultConsistencyLevel": "Session"});
         let replication =
@@ -79,7 +81,7 @@ impl Gateway {
             "_self": "",
             // JavaScript's SDK ignores all locations of an account that is called localhost.
             "id": "cosmoslocal",
-            "_rid": format!("cosmoslocal-{}.documents.local", self.regions[region].name.to_lowercase().replace(' ', "")),
+            "_rid": format!("cosmoslocal-{}.documents.local", plain(&region.name)),
             "media": "//media/",
             "addresses": "//addresses/",
             "_dbs": "//dbs/",
@@ -256,7 +258,7 @@ impl Gateway {
     }
 
     async fn forget(&self, container: u32) {
-        for region in &self.regions {
+        for region in &self.members().regions {
             region.replica.forget(container).await;
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Gateway,
+    Gateway, Region,
     documents::{charge_of, check_partition, partition, patch, replacement, scope, whole_key},
     reply::{ApiError, Reply},
     request::Request,
@@ -313,7 +313,7 @@ impl Results {
 impl Gateway {
     pub(super) async fn batch(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
     ) -> Result<Reply, ApiError> {
@@ -332,7 +332,7 @@ impl Gateway {
 
     async fn atomic(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
         operations: Vec<Operation>,
@@ -361,7 +361,7 @@ impl Gateway {
             partition,
             steps,
         };
-        match self.replica(region).transact(transaction).await {
+        match region.replica.transact(transaction).await {
             Ok(outcomes) => {
                 for (sort, outcome) in sorts.into_iter().zip(&outcomes) {
                     results.ok(sort, outcome);
@@ -381,7 +381,7 @@ impl Gateway {
 
     async fn one_by_one(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
         operations: Vec<Operation>,
@@ -419,7 +419,7 @@ impl Gateway {
                 partition,
                 steps: vec![step],
             };
-            match self.replica(region).transact(transaction).await {
+            match region.replica.transact(transaction).await {
                 Ok(outcomes) => outcomes
                     .iter()
                     .for_each(|outcome| results.ok(sort, outcome)),

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Gateway,
+    Gateway, Region,
     documents::{partition, scope},
     query,
     reply::{ApiError, Reply},
@@ -59,7 +59,7 @@ impl Gateway {
     /// `…/conflicts`
     pub(super) fn conflicts(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
     ) -> Result<Reply, ApiError> {
@@ -83,7 +83,7 @@ impl Gateway {
     /// `…/conflicts/{id}`
     pub(super) async fn conflict(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
         id: &str,
@@ -112,7 +112,7 @@ impl Gateway {
 
     async fn dismiss(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
         partition: PartitionKey,
@@ -128,13 +128,13 @@ impl Gateway {
             partition,
             steps: vec![Step::new(Change::Dismiss { id, loser })],
         };
-        self.replica(region).transact(transaction).await?;
+        region.replica.transact(transaction).await?;
         Ok(Reply::empty(StatusCode::NO_CONTENT))
     }
 
     fn losers(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
     ) -> Result<Vec<Arc<Record>>, ApiError> {
@@ -142,7 +142,7 @@ impl Gateway {
         if !container.keeps_conflicts {
             return Ok(Vec::new());
         }
-        let state = self.replica(region).read();
+        let state = region.replica.read();
         let items = state
             .tables
             .get(&container.number)

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Gateway,
+    Gateway, Region,
     reply::{ApiError, Reply},
     request::Request,
 };
@@ -48,6 +48,8 @@ impl From<WriteError> for ApiError {
             }
             WriteError::Document(DocumentError::TooLarge) => (StatusCode::PAYLOAD_TOO_LARGE, 0),
             WriteError::Disk(_) | WriteError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, 0),
+            // As any request is answered that comes a moment later.
+            WriteError::Sealed => (StatusCode::FORBIDDEN, 1008),
         };
         Self::new(status, error.to_string()).substatus(substatus)
     }
@@ -63,7 +65,7 @@ impl Gateway {
     /// `…/docs`: by its headers, this is one of seven operations.
     pub(super) async fn documents(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
     ) -> Result<Reply, ApiError> {
@@ -106,7 +108,7 @@ impl Gateway {
     /// `…/docs/{id}`
     pub(super) async fn document(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
         id: &str,
@@ -136,7 +138,7 @@ impl Gateway {
 
     async fn write(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
         change: Change,
@@ -157,7 +159,7 @@ impl Gateway {
             partition,
             steps: vec![step],
         };
-        let outcomes = self.replica(region).transact(transaction).await?;
+        let outcomes = region.replica.transact(transaction).await?;
         let outcome = outcomes.into_iter().next().ok_or_else(|| {
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "a write had no outcome")
         })?;
@@ -182,7 +184,7 @@ impl Gateway {
     }
 
     /// Whether this region takes this write.
-    pub(super) fn check_write(&self, region: usize, request: &Request) -> Result<(), ApiError> {
+    pub(super) fn check_write(&self, region: &Region, request: &Request) -> Result<(), ApiError> {
         for trigger in [
             "x-ms-documentdb-pre-trigger-include",
             "x-ms-documentdb-post-trigger-include",
@@ -199,7 +201,7 @@ impl Gateway {
 
     fn read_item(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
         id: String,
@@ -209,7 +211,7 @@ impl Gateway {
             id,
         };
         let found = {
-            let state = self.replica(region).read();
+            let state = region.replica.read();
             let item = state.item(container.number, &key);
             item.and_then(|item| item.visible(Lifetimes::now(container)).cloned())
         };
@@ -231,7 +233,7 @@ impl Gateway {
 
     fn list(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
     ) -> Result<Reply, ApiError> {
@@ -246,7 +248,7 @@ impl Gateway {
         let (mut records, mut bytes): (Vec<Arc<Record>>, usize) = (Vec::new(), 0);
         let mut last = None;
         {
-            let state = self.replica(region).read();
+            let state = region.replica.read();
             let items = state
                 .tables
                 .get(&container.number)

@@ -7,7 +7,7 @@ use http::StatusCode;
 use jiff::{Timestamp, fmt::rfc2822};
 
 use super::{
-    Gateway,
+    Gateway, Region,
     documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, page, scope},
     reply::{ApiError, Reply},
     request::Request,
@@ -17,6 +17,7 @@ use crate::{
     replica::{Item, State, Table},
     scope::Scope,
     ttl::Lifetimes,
+    vector,
 };
 
 /// The wire format in which items come in envelopes.
@@ -48,11 +49,11 @@ struct Ahead {
 
 impl Continuation {
     /// A place that is of use in this region only: elsewhere, everything may be new.
-    pub(super) fn here(region: usize, position: u64, regions: usize) -> Self {
+    pub(super) fn here(region: usize, position: u64) -> Self {
         Self {
             region,
             position,
-            seen: vec![0; regions],
+            seen: vec![0],
             ahead: None,
         }
     }
@@ -73,7 +74,8 @@ impl Continuation {
             .map(|part| {
                 let numbers = part.split(',').map(|number| number.parse().ok());
                 let numbers = numbers.collect::<Option<Vec<u64>>>()?;
-                (numbers.len() == regions).then_some(numbers)
+                // The account may have got regions since.
+                (numbers.len() <= regions).then_some(numbers)
             })
             .collect::<Option<Vec<_>>>()?;
         let (seen, ahead) = match <[Vec<u64>; 3]>::try_from(vectors) {
@@ -108,11 +110,11 @@ impl Continuation {
     /// The position in the feed of `region` after which everything new to the holder comes, and what the holder knows
     /// beyond what the region has seen.
     fn resume_in(&self, region: usize, state: &State, container: u32) -> (u64, Option<Ahead>) {
-        let reached = |to: &[u64]| state.seen.iter().zip(to).all(|(seen, to)| seen >= to);
+        let reached = |to: &[u64]| vector::reaches(&state.seen, to);
         if self.region == region {
             return match &self.ahead {
                 Some(ahead) if reached(&ahead.to) => {
-                    let start = first_change(state, container, |origin| ahead.from[origin]);
+                    let start = first_change(state, container, &ahead.from);
                     (start.min(self.position), None)
                 }
                 ahead => (self.position, ahead.clone()),
@@ -120,11 +122,15 @@ impl Continuation {
         }
         let (known, most) = match &self.ahead {
             None => (self.seen.clone(), self.seen.clone()),
-            Some(Ahead { from, to }) => (least(&self.seen, from), greatest(&self.seen, to)),
+            Some(Ahead { from, to }) => {
+                let mut most = self.seen.clone();
+                vector::raise(&mut most, to);
+                (vector::least(&self.seen, from), most)
+            }
         };
-        let start = first_change(state, container, |origin| known[origin]);
+        let start = first_change(state, container, &known);
         let ahead = (!reached(&most)).then(|| Ahead {
-            from: least(&known, &state.seen),
+            from: vector::least(&known, &state.seen),
             to: most,
         });
         (start, ahead)
@@ -132,16 +138,13 @@ impl Continuation {
 }
 
 /// The position before the first item that has heard of more, from any region, than is known of that region.
-fn first_change(state: &State, container: u32, known: impl Fn(usize) -> u64) -> u64 {
+fn first_change(state: &State, container: u32, known: &[u64]) -> u64 {
     let items = state
         .tables
         .get(&container)
         .into_iter()
         .flat_map(|table| table.items.values());
-    let new = |item: &&Item| {
-        let mut heard = item.heard.iter().enumerate();
-        heard.any(|(origin, number)| *number > known(origin))
-    };
+    let new = |item: &&Item| !vector::reaches(known, &item.heard);
     items
         .filter(new)
         .map(|item| item.position.saturating_sub(1))
@@ -154,18 +157,10 @@ fn list(numbers: &[u64]) -> String {
     numbers.join(",")
 }
 
-fn least(a: &[u64], b: &[u64]) -> Vec<u64> {
-    a.iter().zip(b).map(|(a, b)| *a.min(b)).collect()
-}
-
-fn greatest(a: &[u64], b: &[u64]) -> Vec<u64> {
-    a.iter().zip(b).map(|(a, b)| *a.max(b)).collect()
-}
-
 impl Gateway {
     pub(super) fn changes(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
     ) -> Result<Reply, ApiError> {
@@ -186,15 +181,15 @@ impl Gateway {
             request.header("x-ms-cosmos-changefeed-wire-format-version") == Some(ENVELOPES);
 
         let lifetimes = Lifetimes::now(container);
-        let state = self.replica(region).read();
+        let state = region.replica.read();
         let (start, ahead) = match request.header("if-none-match") {
             None => (0, None),
             Some("*") => (state.applied, None),
-            Some(text) => Continuation::read(text, self.regions.len())?.resume_in(
-                region,
-                &state,
-                container.number,
-            ),
+            Some(text) => {
+                let regions = self.members().membership.count();
+                let continuation = Continuation::read(text, regions)?;
+                continuation.resume_in(region.index, &state, container.number)
+            }
         };
         let mut rows: Vec<String> = Vec::new();
         let mut bytes = 0;
@@ -225,7 +220,7 @@ impl Gateway {
             _ => (state.applied, state.seen.clone()),
         };
         let continuation = Continuation {
-            region,
+            region: region.index,
             position,
             seen,
             ahead,
@@ -310,13 +305,15 @@ mod tests {
             let read = Continuation::parse(&continuation.text(), 2);
             assert_eq!(read.as_ref(), Some(&continuation));
         }
+        let before = Continuation::parse("\"0.58;40\"", 2).expect("from when there was one region");
+        assert_eq!((before.region, before.seen), (0, vec![40]));
         for bad in [
             "",
             "\"58\"",
-            "\"1.58;40\"",
+            "\"1.58;\"",
+            "\"1.58;40,18,1\"",
             "\"2.58;40,18\"",
             "\"1.58;40,18;40,18\"",
-            "\"1.58;40,18;40,18;40\"",
             "\"1.x;40,18\"",
             "\"-1.5;1,2\"",
         ] {

@@ -41,20 +41,38 @@ pub(crate) struct Listener {
     online: std::sync::atomic::AtomicBool,
 }
 
-impl Listener {
-    pub(crate) async fn start(port: u16, gateway: Arc<Gateway>, door: Door) -> io::Result<Self> {
+/// A port that is taken; who connects waits until it is served.
+pub(crate) struct Socket {
+    socket: TcpListener,
+    port: u16,
+}
+
+impl Socket {
+    /// Takes a port of 127.0.0.1; 0 is any.
+    pub(crate) async fn bind(port: u16) -> io::Result<Self> {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = socket.local_addr()?.port();
-        let serving = serve(socket, Arc::clone(&gateway), door);
-        Ok(Self {
-            port,
+        Ok(Self { socket, port })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Answers whoever connects.
+    pub(crate) fn serve(self, gateway: Arc<Gateway>, door: Door) -> Listener {
+        let serving = serve(self.socket, Arc::clone(&gateway), door.clone());
+        Listener {
+            port: self.port,
             gateway,
             door,
             serving: Mutex::new(Some(serving)),
             online: true.into(),
-        })
+        }
     }
+}
 
+impl Listener {
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -79,7 +97,7 @@ impl Listener {
         let mut serving = self.serving.lock().await;
         if serving.is_none() {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
-            *serving = Some(serve(socket, Arc::clone(&self.gateway), self.door));
+            *serving = Some(serve(socket, Arc::clone(&self.gateway), self.door.clone()));
             self.online
                 .store(true, std::sync::atomic::Ordering::Relaxed);
         }
@@ -113,11 +131,11 @@ fn serve(socket: TcpListener, gateway: Arc<Gateway>, door: Door) -> Serving {
             };
             // Small answers wait for no others.
             let _ = stream.set_nodelay(true);
-            let (gateway, stopping) = (Arc::clone(&gateway), stopping.clone());
+            let (gateway, door, stopping) = (Arc::clone(&gateway), door.clone(), stopping.clone());
             tokio::spawn(async move {
                 let _place = place;
                 let service =
-                    service_fn(move |request| answer(Arc::clone(&gateway), door, request));
+                    service_fn(move |request| answer(Arc::clone(&gateway), door.clone(), request));
                 let mut builder = auto::Builder::new(TokioExecutor::new());
                 builder.http2().max_concurrent_streams(MAX_STREAMS);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);

@@ -1,6 +1,7 @@
 //! The REST API of a region (Microsoft Learn: "Azure Cosmos DB REST API reference"), over HTTP/1.1 and cleartext HTTP/2.
 //!
 //! - [`listener`]: sockets, and taking a region offline,
+//! - [`region`]: one region, and how it meets its clients,
 //! - [`request`]: a request taken apart, once, at the door,
 //! - [`reply`]: responses and errors as the service words them,
 //! - [`account`]: the account document, databases, containers, partition key ranges,
@@ -20,6 +21,7 @@ mod documents;
 mod feed;
 mod listener;
 mod query;
+mod region;
 mod reply;
 mod request;
 mod scan;
@@ -29,30 +31,30 @@ mod versions;
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU16, Ordering},
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
-    Availability, Fault, RegionConfig, WriteMode,
+    Availability, WriteMode,
     auth::{Caller, SignIn, Signed},
-    budget::Budget,
     charge,
     container::Container,
     epk,
+    membership::Membership,
     metadata::Metadata,
     partition_key::Named,
     ranges::Range,
-    replica::Replica,
     session,
 };
-pub(crate) use listener::Listener;
+pub(crate) use listener::{Listener, Socket};
+pub(crate) use region::Region;
 use reply::{ApiError, Reply};
 use request::{Request, Target};
 
@@ -68,28 +70,33 @@ pub(crate) fn endpoint(port: u16) -> String {
 }
 
 /// Whom a listener speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Door {
     /// The account: whichever region is the hub.
     Account,
-    /// One region, by index.
-    Region(usize),
+    /// One region.
+    Region(Arc<Region>),
 }
 
-struct Region {
-    name: String,
-    port: AtomicU16,
-    replica: Arc<Replica>,
-    availability: watch::Sender<Availability>,
-    fault: watch::Sender<Option<Fault>>,
-    budget: Budget,
+/// The regions of the account at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    pub(crate) membership: Membership,
+    /// In account order.
+    pub(crate) regions: Vec<Arc<Region>>,
+}
+
+impl Members {
+    pub(crate) fn find(&self, name: &str) -> Option<&Arc<Region>> {
+        self.regions.iter().find(|region| region.name == name)
+    }
 }
 
 /// All gateways of an account; each listener says which region it speaks for.
 pub(crate) struct Gateway {
     sign_in: SignIn,
     metadata: Metadata,
-    regions: Vec<Region>,
+    members: RwLock<Arc<Members>>,
     write_mode: WriteMode,
     /// Whether no region takes writes, because the hub is about to move.
     is_frozen: AtomicBool,
@@ -98,115 +105,88 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// A gateway that has no regions yet.
     pub(crate) fn new(
         sign_in: SignIn,
         metadata: Metadata,
-        regions: &[RegionConfig],
-        replicas: Vec<Arc<Replica>>,
         write_mode: WriteMode,
         partitions: u32,
     ) -> Self {
-        let region = |(config, replica): (&RegionConfig, Arc<Replica>)| Region {
-            name: config.name.clone(),
-            port: AtomicU16::new(config.port),
-            replica,
-            availability: watch::channel(Availability::Online).0,
-            fault: watch::channel(None).0,
-            budget: Budget::default(),
-        };
         Self {
             sign_in,
             metadata,
-            regions: regions.iter().zip(replicas).map(region).collect(),
+            members: RwLock::default(),
             write_mode,
             is_frozen: AtomicBool::new(false),
             partitions,
         }
     }
 
+    /// The regions of the account now.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        // It is replaced whole, so a panic elsewhere has not left it half done.
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&members)
+    }
+
+    /// Changes which regions the account has, for all clients at once.
+    pub(crate) fn set_members(&self, members: Members) {
+        let mut current = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(members);
+    }
+
     pub(crate) fn write_mode(&self) -> WriteMode {
         self.write_mode
     }
 
-    /// The region that takes the writes of a single-write account, and expires items in any.
+    /// Index of the region that takes the writes of a single-write account, and expires items in any.
     pub(crate) fn hub(&self) -> usize {
         self.metadata.hub()
+    }
+
+    /// The region with the index of the hub.
+    pub(crate) fn hub_region(&self) -> Option<Arc<Region>> {
+        let members = self.members();
+        let mut regions = members.regions.iter();
+        regions.find(|region| region.index == self.hub()).cloned()
     }
 
     pub(crate) fn freeze(&self, frozen: bool) {
         self.is_frozen.store(frozen, Ordering::SeqCst);
     }
 
-    pub(crate) fn set_availability(&self, region: usize, availability: Availability) {
-        self.regions[region].availability.send_replace(availability);
-    }
-
-    /// Whether a region is one of the account's at the moment.
-    pub(crate) fn is_listed(&self, region: usize) -> bool {
-        *self.regions[region].availability.borrow() != Availability::Withdrawn
-    }
-
-    pub(crate) fn set_fault(&self, region: usize, fault: Option<Fault>) {
-        self.regions[region].fault.send_replace(fault);
-    }
-
-    /// The failure that a request meets, if it is to meet one.
-    fn meet_fault(&self, region: usize) -> Result<(), ApiError> {
-        let fault = *self.regions[region].fault.borrow();
-        match fault {
-            Some(fault) if rand::random::<f64>() < fault.likelihood => {
-                let status =
-                    StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let error =
-                    ApiError::new(status, "this failure was asked for").substatus(fault.substatus);
-                Err(match fault.status {
-                    429 | 449 => error.retry_after(FAULT_RETRY),
-                    _ => error,
-                })
+    /// Whether the account would have no region, or no write region, without this one.
+    pub(crate) fn needs(&self, region: &Region) -> bool {
+        match self.write_mode {
+            WriteMode::Single => self.hub() == region.index,
+            WriteMode::Multi => {
+                let members = self.members();
+                let mut regions = members.regions.iter();
+                !regions.any(|other| other.index != region.index && other.is_listed())
             }
-            _ => Ok(()),
         }
-    }
-
-    pub(crate) fn is_answering(&self, region: usize) -> bool {
-        *self.regions[region].availability.borrow() == Availability::Online
-    }
-
-    pub(crate) fn limit_throughput(&self, region: usize, per_second: Option<u32>) {
-        self.regions[region]
-            .budget
-            .limit(per_second, Instant::now());
     }
 
     /// Whether a region takes writes now.
-    pub(crate) fn is_writable(&self, region: usize) -> bool {
+    pub(crate) fn is_writable(&self, region: &Region) -> bool {
         match self.write_mode {
             WriteMode::Multi => true,
-            WriteMode::Single => region == self.hub() && !self.is_frozen.load(Ordering::SeqCst),
+            WriteMode::Single => {
+                region.index == self.hub() && !self.is_frozen.load(Ordering::SeqCst)
+            }
         }
     }
 
-    fn writable(&self, region: usize) -> Result<(), ApiError> {
+    fn writable(&self, region: &Region) -> Result<(), ApiError> {
         if self.is_writable(region) {
             return Ok(());
         }
-        let message = format!(
-            "the region {} does not take writes",
-            self.regions[region].name
-        );
+        let message = format!("the region {} does not take writes", region.name);
         Err(ApiError::new(StatusCode::FORBIDDEN, message).substatus(3))
-    }
-
-    pub(crate) fn set_endpoint(&self, region: usize, port: u16) {
-        self.regions[region].port.store(port, Ordering::Relaxed);
     }
 
     pub(crate) fn metadata(&self) -> &Metadata {
         &self.metadata
-    }
-
-    fn replica(&self, region: usize) -> &Arc<Replica> {
-        &self.regions[region].replica
     }
 
     /// Answers one request to a listener.
@@ -220,7 +200,7 @@ impl Gateway {
         let head = request.method == Method::HEAD;
         let line = format!("{} {}", request.method, request.uri.path());
         let reply = match Request::read(request, body) {
-            Ok(request) => self.enter(door, &request).await,
+            Ok(request) => self.enter(&door, &request).await,
             Err(error) => Err(error),
         };
         let reply = reply.unwrap_or_else(ApiError::into_reply);
@@ -228,30 +208,32 @@ impl Gateway {
         reply.into_response(&activity, head)
     }
 
-    async fn enter(&self, door: Door, request: &Request) -> Result<Reply, ApiError> {
+    async fn enter(&self, door: &Door, request: &Request) -> Result<Reply, ApiError> {
         match door {
-            Door::Account => self.route(self.hub(), request).await,
-            Door::Region(region) => {
-                let availability = *self.regions[region].availability.borrow();
-                match availability {
-                    Availability::Online => self.route(region, request).await,
-                    // A request that came in right before the connections were dropped is not answered either.
-                    Availability::Silent | Availability::Refusing => std::future::pending().await,
-                    Availability::Withdrawn => Err(ApiError::new(
-                        StatusCode::FORBIDDEN,
-                        format!("the account is not in {}", self.regions[region].name),
-                    )
-                    .substatus(1008)),
-                    Availability::Failing => Err(ApiError::new(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "the region is out of order",
-                    )),
-                }
+            Door::Account => {
+                let hub = self.hub_region().ok_or_else(|| {
+                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the account is not ready")
+                })?;
+                self.route(&hub, request).await
             }
+            Door::Region(region) => match region.availability() {
+                Availability::Online => self.route(region, request).await,
+                // A request that came in right before the connections were dropped is not answered either.
+                Availability::Silent | Availability::Refusing => std::future::pending().await,
+                Availability::Withdrawn => Err(ApiError::new(
+                    StatusCode::FORBIDDEN,
+                    format!("the account is not in {}", region.name),
+                )
+                .substatus(1008)),
+                Availability::Failing => Err(ApiError::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the region is out of order",
+                )),
+            },
         }
     }
 
-    async fn route(&self, region: usize, request: &Request) -> Result<Reply, ApiError> {
+    async fn route(&self, region: &Region, request: &Request) -> Result<Reply, ApiError> {
         self.authorize(request)?;
         if request.changes_metadata() {
             self.writable(region)?;
@@ -297,12 +279,12 @@ impl Gateway {
     /// Carries out an operation on items, if the region's throughput allows it, and tells how far the region is then.
     async fn within_budget(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
         operation: impl Future<Output = Result<Reply, ApiError>>,
     ) -> Result<Reply, ApiError> {
-        let budget = &self.regions[region].budget;
+        let budget = &region.budget;
         let reply = match budget.wait(Instant::now()) {
             Some(wait) => Err(ApiError::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -311,7 +293,7 @@ impl Gateway {
             .substatus(3200)
             .retry_after(wait)),
             None => {
-                let reply = match self.meet_fault(region) {
+                let reply = match region.meet_fault() {
                     Ok(()) => operation.await,
                     Err(fault) => Err(fault),
                 };
@@ -388,7 +370,7 @@ impl Gateway {
     /// Waits, for a while, until the region has reached what the request's session token names.
     async fn reach(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
     ) -> Result<(), ApiError> {
@@ -397,12 +379,13 @@ impl Gateway {
             return Ok(());
         };
         let range = serving(request, container);
-        let replica = self.replica(region);
+        let replica = &region.replica;
         let reached = async {
             let mut changes = replica.changes();
             loop {
                 changes.borrow_and_update();
-                if session::is_satisfied(token, &replica.read(), range)
+                let members = self.members();
+                if session::is_satisfied(token, &replica.read(), range, &members.membership)
                     .map_err(ApiError::bad_request)?
                 {
                     return Ok(());
@@ -424,15 +407,17 @@ impl Gateway {
     /// Every answer about items, good or bad, tells how far the region is.
     fn with_session(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
         reply: Result<Reply, ApiError>,
     ) -> Result<Reply, ApiError> {
         let range = serving(request, container);
         let (token, applied) = {
-            let state = self.replica(region).read();
-            (session::token(&state, range), state.applied)
+            let members = self.members();
+            let state = region.replica.read();
+            let token = session::token(&state, range, &members.membership);
+            (token, state.applied)
         };
         let reply = reply.unwrap_or_else(ApiError::into_reply);
         Ok(reply

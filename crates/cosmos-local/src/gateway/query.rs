@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Gateway,
+    Gateway, Region,
     documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, page, scope},
     reply::{ApiError, Reply},
     request::Request,
@@ -165,7 +165,7 @@ impl Gateway {
 
     pub(super) async fn query(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Arc<Container>,
     ) -> Result<Reply, ApiError> {
@@ -202,7 +202,7 @@ impl Gateway {
                 bytes: MAX_PAGE_BYTES,
             },
             has_metrics: request.flag("x-ms-documentdb-populatequerymetrics"),
-            replica: Arc::clone(self.replica(region)),
+            replica: Arc::clone(&region.replica),
             container: Arc::clone(container),
             query,
             scopes,

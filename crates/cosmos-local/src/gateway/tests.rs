@@ -12,12 +12,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{Door, Gateway, request::Request};
+use super::{Door, Gateway, Members, Region, request::Request};
 use crate::{
-    EMULATOR_KEY, RegionConfig, WriteMode,
+    EMULATOR_KEY, WriteMode,
     auth::{MasterKey, SignIn},
-    metadata::Metadata,
-    replica::Replica,
+    folder::Opened,
 };
 
 const DATE: &str = "thu, 06 aug 2026 10:00:00 gmt";
@@ -43,23 +42,25 @@ impl Answer {
 impl Setup {
     /// Without documents.
     pub(super) fn empty() -> Self {
-        let regions = ["West US", "North Europe"].map(RegionConfig::new);
-        let replicas = (0..2)
-            .map(|index| Replica::in_memory(index, 2).into())
-            .collect();
+        let Opened {
+            metadata,
+            membership,
+            replicas,
+        } = Opened::in_memory(&["West US", "North Europe"]).unwrap();
         let sign_in = SignIn {
             key: MasterKey::new(EMULATOR_KEY).unwrap(),
             entra_tokens: false,
         };
+        let gateway = Gateway::new(sign_in, metadata, WriteMode::Multi, 1);
+        let regions = membership.members().zip(replicas);
+        let regions = regions.map(|((_, name), replica)| Region::new(name, 0, replica.into()));
+        let regions = regions.map(Into::into).collect();
+        gateway.set_members(Members {
+            membership,
+            regions,
+        });
         let setup = Self {
-            gateway: Gateway::new(
-                sign_in,
-                Metadata::default(),
-                &regions,
-                replicas,
-                WriteMode::Multi,
-                1,
-            ),
+            gateway,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -86,6 +87,10 @@ impl Setup {
             assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
         }
         setup
+    }
+
+    fn door(&self) -> Door {
+        Door::Region(self.gateway.members().regions[0].clone())
     }
 
     /// Sends a signed request to the first region.
@@ -120,7 +125,7 @@ impl Setup {
                 .insert("authorization", token.parse().unwrap());
         }
         self.runtime.block_on(async {
-            let answer = self.gateway.answer(Door::Region(0), parts, body).await;
+            let answer = self.gateway.answer(self.door(), parts, body).await;
             let (parts, body) = answer.into_parts();
             Answer {
                 status: parts.status,
@@ -385,7 +390,7 @@ fn an_authorization_that_is_none_is_refused() {
         let answer =
             setup
                 .runtime
-                .block_on(setup.gateway.answer(Door::Region(0), parts, Bytes::new()));
+                .block_on(setup.gateway.answer(setup.door(), parts, Bytes::new()));
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{text}");
     }
 }

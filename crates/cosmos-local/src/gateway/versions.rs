@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Gateway,
+    Gateway, Region,
     documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, page, scope},
     feed::Continuation,
     reply::{ApiError, Reply},
@@ -21,7 +21,7 @@ use crate::{
 impl Gateway {
     pub(super) fn versions(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
     ) -> Result<Reply, ApiError> {
@@ -32,12 +32,12 @@ impl Gateway {
             ));
         }
         let most = request.page_size(USUAL_PAGE, MAX_PAGE);
-        let state = self.replica(region).read();
+        let state = region.replica.read();
         let start = self.start_of_versions(region, request, container, &state)?;
         let mut rows: Vec<String> = Vec::new();
         let mut bytes = 0;
         // Of use in this region only: a version is not found again in another.
-        let at = |position| Continuation::here(region, position, self.regions.len());
+        let at = |position| Continuation::here(region.index, position);
         let mut end = at(state.applied);
         if let Some(table) = state.tables.get(&container.number) {
             let mut last = start;
@@ -69,7 +69,7 @@ impl Gateway {
 
     fn start_of_versions(
         &self,
-        region: usize,
+        region: &Region,
         request: &Request,
         container: &Container,
         state: &State,
@@ -82,17 +82,15 @@ impl Gateway {
         if text == "*" {
             return Ok(state.applied);
         }
-        let position = Continuation::read(text, self.regions.len())?
-            .position_if_in(region)
+        let regions = self.members().membership.count();
+        let position = Continuation::read(text, regions)?
+            .position_if_in(region.index)
             .ok_or_else(|| {
                 ApiError::bad_request(
                     "the continuation is of another region, which has made versions visible in another order",
                 )
             })?;
-        let kept = state
-            .tables
-            .get(&container.number)
-            .map_or(0, |table| table.history_start());
+        let kept = state.history_start(container.number);
         if position < kept {
             return Err(ApiError::bad_request(format!(
                 "the continuation is older than the versions that this region keeps, which start after {kept}"

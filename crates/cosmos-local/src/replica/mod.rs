@@ -2,6 +2,7 @@
 //!
 //! - [`state`]: items, change order and log,
 //! - [`staging`]: changes before they are seen,
+//! - [`seed`]: what a new region starts with,
 //! - [`transaction`]: what clients ask to be done, decided.
 //!
 //! `applied` counts every mutation applied here, own or replicated, and is the region's `_lsn` and position in its change
@@ -10,6 +11,7 @@
 //! want, puts all of it on disk, and only then takes that lock: what can be seen is durable, writers share the wait for
 //! the disk, and readers do not wait for it.
 
+mod seed;
 mod staging;
 mod state;
 mod transaction;
@@ -23,9 +25,10 @@ use crate::{
     document::DocumentError,
     record::Record,
 };
+pub(crate) use seed::seed;
 pub(crate) use staging::Delta;
 use staging::Staged;
-pub(crate) use state::{Item, State, Table, Version};
+pub(crate) use state::{Item, State, Table, Tombstones, Version};
 pub(crate) use transaction::{Change, Outcome, Rejected, Step, Transaction};
 
 /// Transactions that are made durable together at the most.
@@ -34,7 +37,7 @@ const GROUP_COMMIT: usize = 512;
 /// Transactions that may wait for the disk; writers beyond wait themselves.
 const WRITE_QUEUE: usize = 4096;
 
-/// Regions of an account at the most: the low digits of resource ids tell them apart.
+/// Regions of an account in its life at the most: the low digits of resource ids tell them apart.
 pub(crate) const MAX_REGIONS: u64 = 32;
 
 /// Why a change was not made.
@@ -60,6 +63,8 @@ pub(crate) enum WriteError {
     Disk(Arc<DiskError>),
     #[error("the region is shutting down")]
     Stopping,
+    #[error("the region is being removed from the account")]
+    Sealed,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Rejected>>;
@@ -68,7 +73,9 @@ enum Command {
     Transact(Box<Transaction>, Reply),
     Apply(Vec<Arc<Record>>, oneshot::Sender<Result<(), WriteError>>),
     Trim(u64),
+    Collect(Tombstones),
     Forget(u32),
+    Seal(bool, oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -84,12 +91,12 @@ pub(crate) struct Replica {
 
 impl Replica {
     /// A replica in memory.
-    pub(crate) fn in_memory(index: usize, regions: usize) -> Self {
-        let state = Arc::new(RwLock::new(State::empty(regions)));
+    pub(crate) fn in_memory(index: usize, state: State) -> Self {
+        let applied = watch::channel(state.applied).0;
         Self {
             index,
-            state,
-            applied: watch::channel(0).0,
+            state: Arc::new(RwLock::new(state)),
+            applied,
             writer: None,
         }
     }
@@ -175,6 +182,19 @@ impl Replica {
         outcome.await.map_err(|_| WriteError::Stopping)?
     }
 
+    /// Lets clients change nothing any more, or again; what others have accepted is applied all the same. When this
+    /// returns, everything that was or will be accepted before it is in the log.
+    pub(crate) async fn seal(&self, sealed: bool) {
+        let Some(writer) = &self.writer else {
+            return self.change(|staged| staged.delta.is_sealed = sealed);
+        };
+        let (done, is_done) = oneshot::channel();
+        if writer.send(Command::Seal(sealed, done)).await.is_ok() {
+            // An error means that the writer is gone already, and accepts nothing either.
+            let _ = is_done.await;
+        }
+    }
+
     /// Closes the data file, if there is one; it takes no more writes.
     pub(crate) async fn close(&self) {
         let Some(writer) = &self.writer else { return };
@@ -191,6 +211,15 @@ impl Replica {
             None => self.change(|staged| staged.trim(up_to)),
             // When the queue is full, the next call trims these too.
             Some(writer) => drop(writer.try_send(Command::Trim(up_to))),
+        }
+    }
+
+    /// Forgets items that were deleted.
+    pub(crate) fn collect(&self, tombstones: Tombstones) {
+        match &self.writer {
+            None => self.change(|staged| staged.collect(tombstones)),
+            // When the queue is full, the next call forgets these too.
+            Some(writer) => drop(writer.try_send(Command::Collect(tombstones))),
         }
     }
 
@@ -216,6 +245,7 @@ fn commit(
     let mut closed = None;
     let mut written = Vec::new();
     let mut applied = Vec::new();
+    let mut sealed = Vec::new();
     // Nobody else changes the state, so what is worked out on it still holds when it is published.
     let delta = {
         let state = read(state);
@@ -234,7 +264,12 @@ fn commit(
                     applied.push(reply);
                 }
                 Command::Trim(up_to) => staged.trim(up_to),
+                Command::Collect(tombstones) => staged.collect(tombstones),
                 Command::Forget(container) => staged.forget(container),
+                Command::Seal(is_sealed, reply) => {
+                    staged.delta.is_sealed = is_sealed;
+                    sealed.push(reply);
+                }
                 Command::Close(reply) => closed = Some(reply),
             }
         }
@@ -266,6 +301,9 @@ fn commit(
             None => Ok(()),
         };
         let _ = reply.send(outcome);
+    }
+    for reply in sealed {
+        let _ = reply.send(());
     }
     closed
 }

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::state::{Item, State, Version, now_ms};
-use crate::record::{ItemKey, Record, STAMP_COUNTER_BITS};
+use super::state::{Item, State, Tombstones, Version, now_ms};
+use crate::{
+    record::{ItemKey, Record, STAMP_COUNTER_BITS},
+    vector,
+};
 
 /// What is to change in a [`State`], all at once.
 #[derive(Debug)]
@@ -11,8 +14,9 @@ pub(crate) struct Delta {
     pub(crate) seen: Vec<u64>,
     pub(crate) applied: u64,
     pub(crate) stamp: u64,
-    /// The items that were touched, as they become.
-    pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Item>>,
+    pub(crate) is_sealed: bool,
+    /// The items that were touched, as they become; `None` when nothing is known of one any more.
+    pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Option<Item>>>,
     /// What becomes visible, by container and position.
     pub(crate) history: Vec<(u32, u64, Version)>,
     /// Own mutations, in order.
@@ -37,6 +41,7 @@ impl<'a> Staged<'a> {
                 seen: base.seen.clone(),
                 applied: base.applied,
                 stamp: base.stamp,
+                is_sealed: base.is_sealed,
                 items: BTreeMap::new(),
                 history: Vec::new(),
                 logged: Vec::new(),
@@ -47,11 +52,11 @@ impl<'a> Staged<'a> {
     }
 
     pub(super) fn item(&self, container: u32, key: &ItemKey) -> Option<&Item> {
-        self.delta
-            .items
-            .get(&container)
-            .and_then(|items| items.get(key))
-            .or_else(|| self.base.item(container, key))
+        let staged = self.delta.items.get(&container);
+        match staged.and_then(|items| items.get(key)) {
+            Some(staged) => staged.as_ref(),
+            None => self.base.item(container, key),
+        }
     }
 
     pub(super) fn next_stamp(&mut self) -> u64 {
@@ -83,7 +88,7 @@ impl<'a> Staged<'a> {
 
     /// Applies a mutation, once: one that was applied before changes nothing.
     pub(super) fn apply(&mut self, record: Arc<Record>) {
-        let seen = self.delta.seen[record.origin];
+        let seen = vector::at(&self.delta.seen, record.origin);
         if record.number <= seen {
             return;
         }
@@ -93,7 +98,7 @@ impl<'a> Staged<'a> {
             "a link delivers the mutations of its origin in order"
         );
         let container = record.container;
-        self.delta.seen[record.origin] = record.number;
+        vector::set(&mut self.delta.seen, record.origin, record.number);
         self.delta.applied += 1;
         self.delta.stamp = self.delta.stamp.max(record.stamp);
         if self.base.is_dropped(container) || self.delta.dropped.contains(&container) {
@@ -103,7 +108,7 @@ impl<'a> Staged<'a> {
         let mut item = self
             .item(container, &key)
             .cloned()
-            .unwrap_or_else(|| Item::new(self.base.seen.len()));
+            .unwrap_or_else(Item::new);
         let before = (item.position, item.current().map(|_| item.position));
         item.add(record, self.delta.applied, &self.delta.seen);
         if item.position != before.0
@@ -116,7 +121,18 @@ impl<'a> Staged<'a> {
             .items
             .entry(container)
             .or_default()
-            .insert(key, item);
+            .insert(key, Some(item));
+    }
+
+    /// Forgets items that were deleted, unless something has become of them since somebody looked.
+    pub(super) fn collect(&mut self, tombstones: Tombstones) {
+        for (container, key, keeps_conflicts) in tombstones.items {
+            let item = self.item(container, &key);
+            if item.is_some_and(|item| item.is_forgettable(&tombstones.known, keeps_conflicts)) {
+                let items = self.delta.items.entry(container).or_default();
+                items.insert(key, None);
+            }
+        }
     }
 
     pub(super) fn trim(&mut self, up_to: u64) {

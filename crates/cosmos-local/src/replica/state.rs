@@ -8,8 +8,9 @@ use std::{
 
 use super::staging::Delta;
 use crate::{
-    record::{ItemKey, Record, merge, winner},
+    record::{ItemKey, Record, is_forgettable, merge, winner},
     ttl::Lifetimes,
+    vector,
 };
 
 /// An item and its place in the feed.
@@ -28,13 +29,20 @@ pub(crate) struct Item {
 
 impl Item {
     /// An item of which nothing is known.
-    pub(super) fn new(regions: usize) -> Self {
-        Self::from_disk(Vec::new(), 0, Arc::from([]), vec![0; regions], 0)
+    pub(super) fn new() -> Self {
+        Self::from_disk(Vec::new(), 0, Arc::from([]), Vec::new(), 0)
+    }
+
+    /// The item with its place in a feed whose positions are so much greater.
+    fn shifted(&self, by: u64) -> Self {
+        let mut item = self.clone();
+        item.position += by;
+        item
     }
 
     /// Adds a record; when that changes what everybody sees, the item moves to a position in the feed.
     pub(super) fn add(&mut self, record: Arc<Record>, position: u64, seen: &[u64]) {
-        self.heard[record.origin] = record.number;
+        vector::set(&mut self.heard, record.origin, record.number);
         let before = self.winner().map(|record| record.etag.clone());
         merge(&mut self.siblings, record);
         if self.winner().map(|record| &record.etag) != before.as_ref() {
@@ -74,6 +82,10 @@ impl Item {
             previous,
             applied_at: self.applied_at,
         })
+    }
+
+    pub(super) fn is_forgettable(&self, known: &[u64], keeps_conflicts: bool) -> bool {
+        is_forgettable(&self.siblings, known, keeps_conflicts)
     }
 
     /// The record that has won, a delete or not.
@@ -125,27 +137,19 @@ pub(crate) struct Version {
 pub(crate) struct Table {
     pub(crate) items: BTreeMap<ItemKey, Item>,
     pub(crate) feed: BTreeMap<u64, ItemKey>,
+    /// Items that were deleted.
+    tombstones: BTreeSet<ItemKey>,
     /// Who has a value that must be unique: by partition key value and that value, ids.
     unique: BTreeMap<(String, String), BTreeSet<String>>,
     /// What became visible at each position.
     history: BTreeMap<u64, Version>,
-    /// The last position of which the history is not known any more.
+    /// The last position of which the history was forgotten since the region started.
     history_start: u64,
 }
 
 impl Table {
     pub(crate) fn history(&self) -> &BTreeMap<u64, Version> {
         &self.history
-    }
-
-    /// The position after which the history is complete.
-    pub(crate) fn history_start(&self) -> u64 {
-        self.history_start
-    }
-
-    /// Lets the history start after a position, as nothing is known of what was before.
-    pub(crate) fn start_history(&mut self, position: u64) {
-        self.history_start = position;
     }
 
     fn remember(&mut self, position: u64, version: Version) {
@@ -159,17 +163,37 @@ impl Table {
 
     /// Adds an item, or what has become of it.
     pub(crate) fn put(&mut self, key: ItemKey, item: Item) {
-        if let Some(old) = self.items.get(&key)
-            && let Some(record) = old.current().cloned()
-        {
-            self.feed.remove(&old.position);
-            self.release(&key, &record);
-        }
-        if let Some(record) = item.current() {
-            self.feed.insert(item.position, key.clone());
-            self.claim(&key, record);
+        self.remove(&key);
+        match item.current() {
+            Some(record) => {
+                self.feed.insert(item.position, key.clone());
+                self.claim(&key, record);
+            }
+            None => {
+                self.tombstones.insert(key.clone());
+            }
         }
         self.items.insert(key, item);
+    }
+
+    /// Knows no more of an item.
+    fn remove(&mut self, key: &ItemKey) {
+        let Some(old) = self.items.remove(key) else {
+            return;
+        };
+        match old.current() {
+            Some(record) => {
+                self.feed.remove(&old.position);
+                self.release(key, record);
+            }
+            None => {
+                self.tombstones.remove(key);
+            }
+        }
+    }
+
+    pub(crate) fn tombstones(&self) -> usize {
+        self.tombstones.len()
     }
 
     /// Ids of the items that have this unique value.
@@ -202,6 +226,15 @@ impl Table {
     }
 }
 
+/// Deleted items that can be forgotten.
+#[derive(Debug)]
+pub(crate) struct Tombstones {
+    /// Per region, up to which of its mutations a delete can be.
+    pub(super) known: Vec<u64>,
+    /// Containers, items in them, and whether the container keeps conflicts.
+    pub(super) items: Vec<(u32, ItemKey, bool)>,
+}
+
 /// Everything a region has.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -213,8 +246,12 @@ pub(crate) struct State {
     /// Own mutations that other regions may still need, by number.
     pub(crate) log: BTreeMap<u64, Arc<Record>>,
     pub(crate) stamp: u64,
+    /// Whether the region accepts nothing any more, because it is being removed.
+    pub(super) is_sealed: bool,
     /// Containers that were deleted; mutations of theirs that are still on their way only count.
     dropped: HashSet<u32>,
+    /// The position at which this copy was read from disk or from another region: what became visible before is not known.
+    pub(super) start: u64,
 }
 
 impl State {
@@ -225,12 +262,80 @@ impl State {
             tables: HashMap::new(),
             log: BTreeMap::new(),
             stamp: 0,
+            is_sealed: false,
             dropped: HashSet::new(),
+            start: 0,
+        }
+    }
+
+    /// What was read from a data file is all there is to know.
+    pub(crate) fn start(&mut self) {
+        self.start = self.applied;
+    }
+
+    /// The position after which the history of a container is complete.
+    pub(crate) fn history_start(&self, container: u32) -> u64 {
+        let table = self.tables.get(&container);
+        table.map_or(self.start, |table| table.history_start.max(self.start))
+    }
+
+    /// How many mutations of a region were applied here.
+    pub(crate) fn seen_of(&self, region: usize) -> u64 {
+        vector::at(&self.seen, region)
+    }
+
+    /// A copy for another region, which has accepted nothing that this one has not seen. Its feed is in this one's order,
+    /// at positions that are so much greater.
+    pub(super) fn copy(&self, shift: u64) -> Self {
+        let copy = |table: &Table| {
+            let mut copy = Table::default();
+            for (key, item) in &table.items {
+                copy.put(key.clone(), item.shifted(shift));
+            }
+            copy
+        };
+        let tables = self.tables.iter();
+        Self {
+            seen: self.seen.clone(),
+            applied: self.applied + shift,
+            tables: tables
+                .map(|(container, table)| (*container, copy(table)))
+                .collect(),
+            log: BTreeMap::new(),
+            stamp: self.stamp,
+            is_sealed: false,
+            dropped: self.dropped.clone(),
+            start: self.applied + shift,
         }
     }
 
     pub(crate) fn item(&self, container: u32, key: &ItemKey) -> Option<&Item> {
         self.tables.get(&container)?.items.get(key)
+    }
+
+    /// So many items of containers, at the most, that were deleted and can be forgotten; containers come with whether they
+    /// keep conflicts. `None` when there are none.
+    pub(crate) fn forgettable(
+        &self,
+        containers: &[(u32, bool)],
+        known: &[u64],
+        most: usize,
+    ) -> Option<Tombstones> {
+        let mut items = Vec::new();
+        for (container, keeps_conflicts) in containers {
+            let Some(table) = self.tables.get(container) else {
+                continue;
+            };
+            let is_forgettable = |key: &&ItemKey| {
+                let item = table.items.get(key);
+                item.is_some_and(|item| item.is_forgettable(known, *keeps_conflicts))
+            };
+            let found = table.tombstones.iter().filter(is_forgettable);
+            let found = found.map(|key| (*container, key.clone(), *keeps_conflicts));
+            items.extend(found.take(most - items.len()));
+        }
+        let known = known.to_vec();
+        (!items.is_empty()).then_some(Tombstones { known, items })
     }
 
     pub(super) fn is_dropped(&self, container: u32) -> bool {
@@ -242,10 +347,14 @@ impl State {
         self.seen = delta.seen;
         self.applied = delta.applied;
         self.stamp = delta.stamp;
+        self.is_sealed = delta.is_sealed;
         for (container, items) in delta.items {
             let table = self.tables.entry(container).or_default();
             for (key, item) in items {
-                table.put(key, item);
+                match item {
+                    Some(item) => table.put(key, item),
+                    None => table.remove(&key),
+                }
             }
         }
         for (container, position, version) in delta.history {

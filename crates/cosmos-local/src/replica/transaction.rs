@@ -12,6 +12,7 @@ use crate::{
     patch::{Patch, PatchError},
     record::{ItemKey, Record, STAMP_COUNTER_BITS, context},
     ttl::Lifetimes,
+    vector,
 };
 
 /// What is to be done to one item.
@@ -128,6 +129,12 @@ impl Staged<'_> {
             partition,
             steps,
         } = transaction;
+        if self.delta.is_sealed {
+            return Err(Rejected {
+                step: 0,
+                error: WriteError::Sealed,
+            });
+        }
         let mut context = Context {
             region,
             container: &container,
@@ -298,7 +305,7 @@ impl Staged<'_> {
     }
 
     fn next_number(&self, context: &Context<'_>) -> u64 {
-        self.delta.seen[context.region] + 1 + context.pending.len() as u64
+        vector::at(&self.delta.seen, context.region) + 1 + context.pending.len() as u64
     }
 
     /// What a new record of an item replaces.
@@ -308,7 +315,8 @@ impl Staged<'_> {
             .map(|item| item.siblings())
             .unwrap_or_default();
         let mut context = context(&self.delta.seen, siblings);
-        context[transaction.region] += transaction.pending.len() as u64;
+        let own = vector::at(&context, transaction.region) + transaction.pending.len() as u64;
+        vector::set(&mut context, transaction.region, own);
         context
     }
 
@@ -362,7 +370,7 @@ impl Staged<'_> {
         for other in losers {
             if (other.origin, other.number) != loser {
                 // An item has one version of each region that is not replaced, so this lets go of no other.
-                record.context[other.origin] = other.number - 1;
+                vector::set(&mut record.context, other.origin, other.number - 1);
             }
         }
         record.origin = context.region;

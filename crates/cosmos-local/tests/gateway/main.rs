@@ -5,5 +5,7 @@
 mod support;
 
 mod documents;
+mod membership;
 mod partitions;
 mod regions;
+mod tombstones;

@@ -131,6 +131,81 @@ async fn ranges_divide_a_container_and_a_split_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
+async fn merged_ranges_go_on_where_their_parents_were() {
+    let account = builder(2).partitions(3).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = raw[0].container("c");
+    fill(&items, 0, 20).await;
+    let (first, token) = drain(&items, "0", None).await;
+    let (second, other) = drain(&items, "1", None).await;
+    let known = items.send("GET", "pkranges", "", &[], None).await;
+    let borders = ranges(&known);
+    let inside = first[0].clone();
+
+    assert!(account.merge_partitions("db", "c", ["0", "2"]).is_err());
+    let merged = account.merge_partitions("db", "c", ["0", "1"]).unwrap();
+    assert_eq!(account.partitions("db", "c").unwrap(), [&merged, "2"]);
+    for gateway in &raw {
+        let items = gateway.container("c");
+        let current = [("if-none-match", known.header("etag"))];
+        let after = items.send("GET", "pkranges", "", &current, None).await;
+        assert_eq!(after.status, 200);
+        assert_eq!(
+            ranges(&after)[0],
+            (merged.clone(), String::new(), borders[1].2.clone())
+        );
+        let parents = &after.body["PartitionKeyRanges"][0]["parents"];
+        assert_eq!(parents, &json!(["0", "1"]));
+        for old in ["0", "1"] {
+            let gone = [("x-ms-documentdb-partitionkeyrangeid", old)];
+            assert_eq!(items.changes(None, &gone).await.codes(), (410, 1002));
+            let query = items.query("SELECT * FROM c", &gone).await;
+            assert_eq!(query.codes(), (410, 1002));
+        }
+    }
+    fill(&items, 20, 20).await;
+    // Clients go on with each parent's continuation, in its part of the merged range.
+    let mut seen = Vec::new();
+    for (after, (_, start, end)) in [token, other].iter().zip(&borders) {
+        let headers = [
+            ("x-ms-documentdb-partitionkeyrangeid", merged.as_str()),
+            ("x-ms-start-epk", start),
+            ("x-ms-end-epk", end),
+            ("x-ms-read-key-type", "EffectivePartitionKeyRange"),
+        ];
+        let page = items.changes(Some(after), &headers).await;
+        seen.extend(page.ids().into_iter().map(str::to_owned));
+    }
+    let (third, _) = drain(&items, "2", None).await;
+    let all = [first, second, seen, third].concat();
+    let unique: BTreeSet<&String> = all.iter().collect();
+    assert_eq!(
+        (all.len(), unique.len()),
+        (40, 40),
+        "nothing lost, or twice"
+    );
+    // A session of a parent goes on in the merged range.
+    let k = key(inside.clone());
+    let path = format!("docs/{inside}");
+    let session = |range: &str, needed| format!("{range}:1#{needed}#1={needed}#2=0");
+    for (token, codes) in [
+        (session("0", 20), (200, 0)),
+        (session("1", 20), (200, 0)),
+        (session("0", 999), (404, 1002)),
+        (session("1", 999), (404, 1002)),
+        (session("2", 999), (200, 0)),
+    ] {
+        let headers = [("x-ms-session-token", token.as_str())];
+        let read = items.send("GET", &path, &k, &headers, None).await;
+        assert_eq!(read.codes(), codes, "{token}");
+        let range = read.header("x-ms-documentdb-partitionkeyrangeid");
+        assert_eq!(range, merged);
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_session_goes_on_after_a_split() {
     let account = builder(1).start().await.unwrap();
     let raw = gateways(&account).remove(0);

@@ -67,6 +67,14 @@ impl Raw {
         }
     }
 
+    /// A client of another gateway, with what is costly to make in common.
+    pub(crate) fn at(&self, endpoint: &str) -> Self {
+        Self {
+            http: self.http.clone(),
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+        }
+    }
+
     pub(crate) async fn try_send(
         &self,
         method: &str,

@@ -1,0 +1,104 @@
+//! The data folder: which files it has, and how an account starts from it.
+
+use std::path::PathBuf;
+
+use crate::{
+    RegionError, StartError,
+    disk::Disk,
+    membership::{Membership, plain},
+    metadata::Metadata,
+    replica::{Replica, State, seed},
+};
+
+/// Where everything of an account is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct DataFolder(pub(crate) PathBuf);
+
+/// What an account starts with.
+pub(crate) struct Opened {
+    pub(crate) metadata: Metadata,
+    pub(crate) membership: Membership,
+    /// One for each member.
+    pub(crate) replicas: Vec<Replica>,
+}
+
+impl Opened {
+    /// An empty account, without a folder.
+    pub(crate) fn in_memory(names: &[&str]) -> Result<Self, RegionError> {
+        let membership = Membership::new(names.iter().copied())?;
+        let empty = |index| Replica::in_memory(index, State::empty(names.len()));
+        Ok(Self {
+            metadata: Metadata::default(),
+            replicas: (0..names.len()).map(empty).collect(),
+            membership,
+        })
+    }
+}
+
+impl DataFolder {
+    /// The file of a region.
+    pub(crate) fn region(&self, index: usize) -> PathBuf {
+        self.0.join(format!("region-{index}.redb"))
+    }
+
+    /// The file that says which regions there are.
+    pub(crate) fn membership(&self) -> PathBuf {
+        self.0.join("regions.json")
+    }
+
+    /// Opens the folder, or makes it, for an account with these regions. Those that are new to it get all that the others
+    /// have.
+    pub(crate) fn open(&self, names: &[&str]) -> Result<Opened, StartError> {
+        let data = |path: PathBuf| move |source| StartError::Data { path, source };
+        std::fs::create_dir_all(&self.0).map_err(data(self.0.clone()))?;
+        let file = self.0.join("account.json");
+        let metadata = Metadata::open(file.clone()).map_err(data(file))?;
+        let file = self.membership();
+        let known = Membership::open(&file).map_err(data(file.clone()))?;
+        let mut membership = match known {
+            Some(known) => known,
+            None => Membership::new(names.iter().copied())?,
+        };
+        let mut opened: Vec<(Disk, usize, State)> = Vec::new();
+        for (index, name) in membership.members() {
+            if !names.iter().any(|named| plain(named) == plain(name)) {
+                return Err(self.left_out(&membership));
+            }
+            let path = self.region(index);
+            let (disk, state) = Disk::open(&path, membership.count())
+                .map_err(|source| StartError::Disk { path, source })?;
+            opened.push((disk, index, state));
+        }
+        for name in names {
+            if membership.index(name).is_some() {
+                continue;
+            }
+            let index = membership.join(name)?;
+            let sources = opened.iter().map(|(_, index, state)| (*index, state));
+            let state = seed(sources, membership.start_of_feed(index))
+                .unwrap_or_else(|| State::empty(membership.count()));
+            let path = self.region(index);
+            let disk =
+                Disk::create(&path, &state).map_err(|source| StartError::Disk { path, source })?;
+            opened.push((disk, index, state));
+        }
+        // After the files of new regions, which so are whole when they count.
+        membership.store(&file).map_err(data(file.clone()))?;
+        let replicas = opened.into_iter();
+        let replicas = replicas.map(|(disk, index, state)| Replica::on_disk(index, state, disk));
+        Ok(Opened {
+            metadata,
+            membership,
+            replicas: replicas.collect(),
+        })
+    }
+
+    fn left_out(&self, membership: &Membership) -> StartError {
+        let known: Vec<&str> = membership.members().map(|(_, name)| name).collect();
+        StartError::Regions(format!(
+            "{} belongs to an account with the regions {}; name all of them, or choose another folder",
+            self.0.display(),
+            known.join(", ")
+        ))
+    }
+}

@@ -1,0 +1,86 @@
+//! A region as its gateway sees it.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use http::StatusCode;
+use tokio::sync::watch;
+
+use super::{FAULT_RETRY, reply::ApiError};
+use crate::{Availability, Fault, budget::Budget, replica::Replica};
+
+/// One region of the account.
+pub(crate) struct Region {
+    /// By which mutations and continuations name it.
+    pub(crate) index: usize,
+    /// Azure display name.
+    pub(crate) name: String,
+    /// Of its gateway, on 127.0.0.1.
+    pub(crate) port: u16,
+    pub(crate) replica: Arc<Replica>,
+    availability: watch::Sender<Availability>,
+    fault: watch::Sender<Option<Fault>>,
+    pub(super) budget: Budget,
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+impl Region {
+    pub(crate) fn new(name: &str, port: u16, replica: Arc<Replica>) -> Self {
+        Self {
+            index: replica.index,
+            name: name.to_owned(),
+            port,
+            replica,
+            availability: watch::channel(Availability::Online).0,
+            fault: watch::channel(None).0,
+            budget: Budget::default(),
+        }
+    }
+
+    pub(crate) fn availability(&self) -> Availability {
+        *self.availability.borrow()
+    }
+
+    pub(crate) fn set_availability(&self, availability: Availability) {
+        self.availability.send_replace(availability);
+    }
+
+    /// Whether it is in the account's lists at the moment.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.availability() != Availability::Withdrawn
+    }
+
+    pub(crate) fn is_answering(&self) -> bool {
+        self.availability() == Availability::Online
+    }
+
+    pub(crate) fn set_fault(&self, fault: Option<Fault>) {
+        self.fault.send_replace(fault);
+    }
+
+    /// The failure that a request meets, if it is to meet one.
+    pub(super) fn meet_fault(&self) -> Result<(), ApiError> {
+        let fault = *self.fault.borrow();
+        match fault {
+            Some(fault) if rand::random::<f64>() < fault.likelihood => {
+                let status =
+                    StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let error =
+                    ApiError::new(status, "this failure was asked for").substatus(fault.substatus);
+                Err(match fault.status {
+                    429 | 449 => error.retry_after(FAULT_RETRY),
+                    _ => error,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn limit_throughput(&self, per_second: Option<u32>) {
+        self.budget.limit(per_second, Instant::now());
+    }
+}
