@@ -1,5 +1,8 @@
 //! The handler beside a floor, in one run: `cargo bench -p geo-events --no-default-features --bench handler`.
 //!
+//! `GEO_EVENTS_EXECUTABLE=target/azure/functions/geo-events` measures the executable that is deployed, which
+//! `infra/hooks/build.sh` builds.
+//!
 //! The floor is a bare actix-web server that parses the same invocation to `serde_json::Value`, unpacks the strings
 //! that hold JSON (as whoever wants to see an event must), and answers a fixed reply. It validates nothing, makes
 //! nothing and logs nothing.

@@ -18,6 +18,9 @@ pub(crate) enum Kind {
     Handler,
 }
 
+/// Names another executable to measure, such as the one that is deployed.
+const EXECUTABLE: &str = "GEO_EVENTS_EXECUTABLE";
+
 /// Longest wait for a server's first answer.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -47,7 +50,8 @@ impl Server {
                 command
             }
             Kind::Handler => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_geo-events"));
+                let built = env!("CARGO_BIN_EXE_geo-events").into();
+                let mut command = Command::new(std::env::var_os(EXECUTABLE).unwrap_or(built));
                 command.arg("serve");
                 command
             }
