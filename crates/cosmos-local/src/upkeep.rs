@@ -82,7 +82,7 @@ async fn expire(replica: &Replica, container: &Arc<Container>) {
         });
         for (key, _) in over.take(EXPIRED_AT_ONCE) {
             let ids = expired.entry(key.partition.clone()).or_default();
-            ids.push(key.id.clone());
+            ids.push(key.id.to_string());
         }
     }
     for (partition, ids) in expired {

@@ -66,10 +66,9 @@ impl Item {
 
     /// What has just become visible, after a version that became visible at `previous`; `None` when there was nothing to
     /// see, and is not now.
-    pub(super) fn version(&self, key: &ItemKey, previous: Option<u64>) -> Option<Version> {
+    pub(super) fn version(&self, previous: Option<u64>) -> Option<Version> {
         let record = self.winner()?;
         (previous.is_some() || record.body.is_some()).then(|| Version {
-            key: key.clone(),
             record: Arc::clone(record),
             previous,
             applied_at: self.applied_at,
@@ -112,7 +111,6 @@ const MAX_HISTORY: usize = 10_000;
 /// A version that became visible, or a delete.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
-    pub(crate) key: ItemKey,
     pub(crate) record: Arc<Record>,
     /// Where the version before it became visible, if there was one.
     pub(crate) previous: Option<u64>,
@@ -126,7 +124,7 @@ pub(crate) struct Table {
     pub(crate) items: BTreeMap<ItemKey, Item>,
     pub(crate) feed: BTreeMap<u64, ItemKey>,
     /// Who has a value that must be unique: by partition key value and that value, ids.
-    unique: BTreeMap<(String, String), BTreeSet<String>>,
+    unique: BTreeMap<(Arc<str>, String), BTreeSet<Arc<str>>>,
     /// What became visible at each position.
     history: BTreeMap<u64, Version>,
     /// The last position of which the history is not known any more.
@@ -159,28 +157,29 @@ impl Table {
 
     /// Adds an item, or what has become of it.
     pub(crate) fn put(&mut self, key: ItemKey, item: Item) {
-        if let Some(old) = self.items.get(&key)
-            && let Some(record) = old.current().cloned()
+        let (shown, position) = (item.current().cloned(), item.position);
+        if let Some(old) = self.items.insert(key, item)
+            && let Some(record) = old.current()
         {
             self.feed.remove(&old.position);
-            self.release(&key, &record);
+            self.release(record);
         }
-        if let Some(record) = item.current() {
-            self.feed.insert(item.position, key.clone());
-            self.claim(&key, record);
+        if let Some(record) = shown {
+            self.claim(&record);
+            self.feed.insert(position, record.key.clone());
         }
-        self.items.insert(key, item);
     }
 
     /// Ids of the items that have this unique value.
-    pub(super) fn holders(&self, partition: &str, value: &str) -> impl Iterator<Item = &String> {
+    pub(super) fn holders(&self, partition: &str, value: &str) -> impl Iterator<Item = &Arc<str>> {
         self.unique
-            .get(&(partition.to_owned(), value.to_owned()))
+            .get(&(partition.into(), value.to_owned()))
             .into_iter()
             .flatten()
     }
 
-    fn claim(&mut self, key: &ItemKey, record: &Record) {
+    fn claim(&mut self, record: &Record) {
+        let key = &record.key;
         for value in &record.unique {
             self.unique
                 .entry((key.partition.value.clone(), value.clone()))
@@ -189,7 +188,8 @@ impl Table {
         }
     }
 
-    fn release(&mut self, key: &ItemKey, record: &Record) {
+    fn release(&mut self, record: &Record) {
+        let key = &record.key;
         for value in &record.unique {
             let entry = (key.partition.value.clone(), value.clone());
             if let Some(ids) = self.unique.get_mut(&entry) {
