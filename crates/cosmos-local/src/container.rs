@@ -4,7 +4,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{metadata::MetadataError, partition_key::PartitionKeyDefinition, ranges::Ranges, ttl};
+use crate::{
+    document::Document, metadata::MetadataError, partition_key::PartitionKeyDefinition,
+    ranges::Ranges, ttl,
+};
 
 /// Unique keys of a container, and paths of one, at the most.
 const MAX_UNIQUE_KEYS: usize = 10;
@@ -18,6 +21,8 @@ const FIXED: [&str; 3] = ["id", "partitionKey", "conflictResolutionPolicy"];
 #[serde(try_from = "StoredContainer", into = "StoredContainer")]
 pub(crate) struct Container {
     stored: StoredContainer,
+    /// What answers and items repeat of it.
+    names: Names,
     /// Unique in the account, never used again.
     pub(crate) number: u32,
     pub(crate) partition_key: PartitionKeyDefinition,
@@ -42,6 +47,40 @@ struct StoredContainer {
     ts: i64,
     properties: Map<String, Value>,
     ranges: Ranges,
+}
+
+/// The ways to name a container.
+#[derive(Debug, Clone)]
+struct Names {
+    rid: String,
+    /// By resource ids.
+    self_link: String,
+    /// By names.
+    path: String,
+}
+
+impl Names {
+    fn of(stored: &StoredContainer) -> Self {
+        let rid = rid(&stored.rid_bytes());
+        Self {
+            self_link: format!(
+                "dbs/{}/colls/{rid}/",
+                self::rid(&stored.database_number.to_be_bytes())
+            ),
+            rid,
+            path: format!("dbs/{}/colls/{}", stored.database, stored.id),
+        }
+    }
+}
+
+impl StoredContainer {
+    fn rid_bytes(&self) -> Vec<u8> {
+        [
+            self.database_number.to_be_bytes(),
+            (self.number | 0x8000_0000).to_be_bytes(),
+        ]
+        .concat()
+    }
 }
 
 /// Where a new container belongs.
@@ -84,6 +123,7 @@ impl TryFrom<StoredContainer> for Container {
             keeps_conflicts,
             default_ttl,
             unique_keys,
+            names: Names::of(&stored),
             stored,
         })
     }
@@ -265,34 +305,22 @@ impl Container {
         &self.stored.ranges
     }
 
-    pub(crate) fn rid(&self) -> String {
-        rid(&self.rid_bytes())
+    pub(crate) fn rid(&self) -> &str {
+        &self.names.rid
     }
 
-    fn rid_bytes(&self) -> Vec<u8> {
-        [
-            self.stored.database_number.to_be_bytes(),
-            (self.number | 0x8000_0000).to_be_bytes(),
-        ]
-        .concat()
+    pub(crate) fn self_link(&self) -> &str {
+        &self.names.self_link
     }
 
-    pub(crate) fn self_link(&self) -> String {
-        format!(
-            "dbs/{}/colls/{}/",
-            rid(&self.stored.database_number.to_be_bytes()),
-            self.rid()
-        )
-    }
-
-    pub(crate) fn name_path(&self) -> String {
-        format!("dbs/{}/colls/{}", self.stored.database, self.stored.id)
+    pub(crate) fn name_path(&self) -> &str {
+        &self.names.path
     }
 
     /// The resource id of something in the container; the top four bits say of which kind.
     fn child_rid(&self, kind: u8, ordinal: u64) -> String {
         let ordinal = ordinal & 0x0fff_ffff_ffff_ffff | u64::from(kind) << 60;
-        rid(&[self.rid_bytes().as_slice(), &ordinal.to_le_bytes()].concat())
+        rid(&[self.stored.rid_bytes().as_slice(), &ordinal.to_le_bytes()].concat())
     }
 
     /// The resource id of the item with this ordinal.
@@ -314,24 +342,17 @@ impl Container {
         value.as_f64()
     }
 
-    /// The document as text, with its system properties.
-    pub(crate) fn render(
-        &self,
-        mut members: Map<String, Value>,
-        ordinal: u64,
-        etag: &str,
-        ts: i64,
-    ) -> String {
+    /// The document as text, with its system properties, and no more memory than that takes: stored items are kept in it.
+    pub(crate) fn render(&self, document: &Document, ordinal: u64, etag: &str, ts: i64) -> String {
         let rid = self.item_rid(ordinal);
-        members.insert(
-            "_self".into(),
-            format!("{}docs/{rid}/", self.self_link()).into(),
+        let system = format!(
+            ",\"_self\":\"{}docs/{rid}/\",\"_rid\":\"{rid}\",\"_etag\":{},\"_attachments\":\"attachments/\",\"_ts\":{ts}}}",
+            self.self_link(),
+            Value::from(etag),
         );
-        members.insert("_rid".into(), rid.into());
-        members.insert("_etag".into(), etag.into());
-        members.insert("_attachments".into(), "attachments/".into());
-        members.insert("_ts".into(), ts.into());
-        Value::Object(members).to_string()
+        // It has an id at least, so a member can always follow.
+        let open = document.text.strip_suffix('}').unwrap_or(&document.text);
+        [open, &system].concat()
     }
 
     pub(crate) fn etag(&self) -> String {
@@ -341,8 +362,8 @@ impl Container {
     pub(crate) fn view(&self) -> Value {
         let mut view = self.stored.properties.clone();
         for (name, value) in [
-            ("_rid", self.rid()),
-            ("_self", self.self_link()),
+            ("_rid", self.rid().to_owned()),
+            ("_self", self.self_link().to_owned()),
             ("_etag", self.etag()),
             ("_docs", "docs/".to_owned()),
             ("_sprocs", "sprocs/".to_owned()),

@@ -32,9 +32,9 @@ pub enum DiskError {
 struct ItemRow {
     container: u32,
     key: ItemKey,
-    siblings: Vec<Record>,
+    siblings: Vec<Arc<Record>>,
     position: u64,
-    seen: Vec<u64>,
+    seen: Arc<[u64]>,
     heard: Vec<u64>,
     applied_at: i64,
 }
@@ -107,14 +107,12 @@ impl Disk {
             for entry in items.iter().map_err(redb::Error::from)? {
                 let (_, row) = entry.map_err(redb::Error::from)?;
                 let row: ItemRow = serde_json::from_slice(row.value())?;
-                let siblings = row.siblings.into_iter().map(Arc::new).collect();
-                let item = Item::from_disk(
-                    siblings,
-                    row.position,
-                    row.seen.into(),
-                    row.heard,
-                    row.applied_at,
-                );
+                let mut siblings = row.siblings;
+                for record in &mut siblings {
+                    Arc::make_mut(record).key = row.key.clone();
+                }
+                let item =
+                    Item::from_disk(siblings, row.position, row.seen, row.heard, row.applied_at);
                 let table = state.tables.entry(row.container).or_default();
                 table.put(row.key, item);
             }
@@ -181,13 +179,12 @@ fn put(
     key: &ItemKey,
     item: &Item,
 ) -> Result<(), DiskError> {
-    let siblings = item.siblings().iter();
     let row = ItemRow {
         container,
         key: key.clone(),
-        siblings: siblings.map(|record| Record::clone(record)).collect(),
+        siblings: item.siblings().to_vec(),
         position: item.position,
-        seen: item.seen.to_vec(),
+        seen: Arc::clone(&item.seen),
         heard: item.heard.clone(),
         applied_at: item.applied_at,
     };

@@ -27,6 +27,8 @@ pub(crate) enum DocumentError {
 pub(crate) struct Document {
     pub(crate) id: String,
     pub(crate) members: Map<String, Value>,
+    /// The members as a JSON object, of which there is at least one: the id.
+    pub(crate) text: String,
     /// Its own time to live, in seconds; -1 is for ever.
     pub(crate) ttl: Option<i64>,
 }
@@ -53,38 +55,23 @@ impl Document {
             .map(ttl::parse)
             .transpose()
             .map_err(DocumentError::Invalid)?;
-        if text_len(&members) > MAX_ITEM {
+        let text = serde_json::to_string(&members)
+            .map_err(|error| DocumentError::Invalid(format!("the item has no text: {error}")))?;
+        if text.len() > MAX_ITEM {
             return Err(DocumentError::TooLarge);
         }
-        Ok(Self { id, members, ttl })
+        Ok(Self {
+            id,
+            members,
+            text,
+            ttl,
+        })
     }
 }
 
 pub(crate) fn without_system_properties(mut members: Map<String, Value>) -> Map<String, Value> {
-    for name in SYSTEM_PROPERTIES {
-        members.shift_remove(name);
-    }
+    members.retain(|name, _| !SYSTEM_PROPERTIES.contains(&name.as_str()));
     members
-}
-
-/// Bytes of the document's text.
-fn text_len(members: &Map<String, Value>) -> usize {
-    struct Counter(usize);
-    impl std::io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    match serde_json::to_writer(&mut counter, members) {
-        Ok(()) => counter.0,
-        // Neither the counter nor JSON values can fail; and what has no text has no size that fits.
-        Err(_) => usize::MAX,
-    }
 }
 
 /// What must be unique of a document among those with the same partition key: one text per unique key of the container.

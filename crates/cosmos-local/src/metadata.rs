@@ -182,7 +182,10 @@ impl Metadata {
                 .remove(id)
                 .ok_or_else(|| MetadataError::NotFound(format!("database {id:?}")))?;
             let containers = account.containers.remove(id).unwrap_or_default();
-            let mut gone: Vec<String> = containers.values().map(|it| it.rid()).collect();
+            let mut gone: Vec<String> = containers
+                .values()
+                .map(|container| container.rid().to_owned())
+                .collect();
             gone.push(database.rid());
             account
                 .offers
@@ -264,7 +267,11 @@ impl Metadata {
             let container = Arc::new(Container::new(place, body)?);
             containers.insert(id, Arc::clone(&container));
             account.next_number = number;
-            account.add_offer(container.self_link(), container.rid(), throughput);
+            account.add_offer(
+                container.self_link().to_owned(),
+                container.rid().to_owned(),
+                throughput,
+            );
             Ok(container)
         })
     }

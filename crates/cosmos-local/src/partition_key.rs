@@ -3,6 +3,8 @@
 //! A value is kept as canonical JSON of its components, such as `["t1",42]`; a missing component is `{}`, as in the
 //! header `x-ms-documentdb-partitionkey`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -27,11 +29,51 @@ pub(crate) struct PartitionKeyDefinition {
 
 /// A partition key value. In the order of effective partition keys, so that a range of them is a range of values.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "StoredKey", into = "StoredKey")]
 pub(crate) struct PartitionKey {
+    /// The effective partition key's first bytes. Most keys differ in them, and then a search need not follow a pointer to
+    /// each key that it passes.
+    start: [u8; 8],
     /// The effective partition key.
-    pub(crate) epk: String,
+    pub(crate) epk: Arc<str>,
     /// Canonical JSON of the components.
-    pub(crate) value: String,
+    pub(crate) value: Arc<str>,
+}
+
+/// A partition key value as it is kept.
+#[derive(Serialize, Deserialize)]
+struct StoredKey {
+    epk: Arc<str>,
+    value: Arc<str>,
+}
+
+impl From<StoredKey> for PartitionKey {
+    fn from(StoredKey { epk, value }: StoredKey) -> Self {
+        Self::new(epk, value)
+    }
+}
+
+impl From<PartitionKey> for StoredKey {
+    fn from(PartitionKey { epk, value, .. }: PartitionKey) -> Self {
+        Self { epk, value }
+    }
+}
+
+impl PartitionKey {
+    /// A value by its effective partition key and the canonical JSON of its components.
+    pub(crate) fn new(epk: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+        let epk = epk.into();
+        let mut start = [0; 8];
+        // Texts of hex digits, so what is shorter comes first here too.
+        for (to, from) in start.iter_mut().zip(epk.bytes()) {
+            *to = from;
+        }
+        Self {
+            start,
+            epk,
+            value: value.into(),
+        }
+    }
 }
 
 /// What a partition key header names.
@@ -125,11 +167,11 @@ impl PartitionKeyDefinition {
         {
             return Err("a partition key value cannot be Infinity or NaN".into());
         }
-        let PartitionKey { epk, value } = self.value(components)?;
+        let key = self.value(components)?;
         Ok(if is_prefix {
-            Named::Prefix(epk)
+            Named::Prefix(key.epk.to_string())
         } else {
-            Named::Value(PartitionKey { epk, value })
+            Named::Value(key)
         })
     }
 
@@ -150,10 +192,10 @@ impl PartitionKeyDefinition {
         if bytes > most {
             return Err(format!("a partition key value has at most {most} bytes"));
         }
-        Ok(PartitionKey {
-            epk: self.hashing.of(&components),
-            value: Value::Array(components).to_string(),
-        })
+        Ok(PartitionKey::new(
+            self.hashing.of(&components),
+            Value::Array(components).to_string(),
+        ))
     }
 }
 
@@ -201,11 +243,11 @@ mod tests {
         let Ok(Named::Prefix(prefix)) = definition.of_header(r#"["\u00fc"]"#) else {
             panic!("one component of two is a prefix");
         };
-        assert!(value.epk.starts_with(&prefix) && value.epk != prefix);
+        assert!(value.epk.starts_with(&prefix) && *value.epk != *prefix);
         let missing = definition
             .of_document(&members(json!({"tenant": 5})))
             .expect("valid");
-        assert_eq!(missing.value, "[{},{}]");
+        assert_eq!(&*missing.value, "[{},{}]");
         for bad in [
             "[]",
             "x",

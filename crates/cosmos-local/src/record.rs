@@ -5,7 +5,7 @@
 //! depends only on which records have arrived, never on their order, so all regions show the same winner. Keeping just the
 //! newer of two would not: with three regions, pairwise comparison can end differently in each.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,11 +44,11 @@ pub(crate) struct Record {
     pub(crate) unique: Vec<String>,
 }
 
-/// Which item: its partition key value, then its id.
+/// Which item: its partition key value, then its id. The texts are shared by the item, its versions and its places in feeds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ItemKey {
     pub(crate) partition: PartitionKey,
-    pub(crate) id: String,
+    pub(crate) id: Arc<str>,
 }
 
 impl Record {
@@ -130,8 +130,6 @@ pub(crate) fn is_forgettable<R: AsRef<Record>>(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -149,10 +147,7 @@ pub(crate) mod tests {
             context: context.to_vec(),
             container: 1,
             key: ItemKey {
-                partition: PartitionKey {
-                    epk: String::new(),
-                    value: "[]".into(),
-                },
+                partition: PartitionKey::new("", "[]"),
                 id: "x".into(),
             },
             body: put.then(String::new),

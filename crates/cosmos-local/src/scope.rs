@@ -78,13 +78,13 @@ impl Scope {
         table: &'a Table,
         from: Bound<&ItemKey>,
     ) -> impl Iterator<Item = (&'a ItemKey, &'a Item)> {
-        let partition = self.partition.clone().unwrap_or_else(|| PartitionKey {
-            epk: self.start.clone(),
-            value: String::new(),
-        });
+        let partition = self
+            .partition
+            .clone()
+            .unwrap_or_else(|| PartitionKey::new(self.start.as_str(), ""));
         let first = ItemKey {
             partition,
-            id: String::new(),
+            id: "".into(),
         };
         let start = match from {
             Bound::Included(key) if *key > first => Bound::Included(key),

@@ -131,7 +131,8 @@ async fn expire_all(
 async fn expire(replica: &Replica, container: &Arc<Container>, over: BTreeSet<ItemKey>) {
     let mut expired: BTreeMap<PartitionKey, Vec<String>> = BTreeMap::new();
     for key in over {
-        expired.entry(key.partition).or_default().push(key.id);
+        let ids = expired.entry(key.partition).or_default();
+        ids.push(key.id.to_string());
     }
     for (partition, ids) in expired {
         for ids in ids.chunks(EXPIRED_TOGETHER) {

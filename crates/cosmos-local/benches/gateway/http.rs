@@ -1,4 +1,4 @@
-//! Signed requests over one connection that is kept open.
+//! Signed requests over one connection, which is kept open for as long as the server keeps it.
 
 use std::{
     io::{Read as _, Write as _},
@@ -80,16 +80,23 @@ pub(crate) struct Connection {
     dated: SystemTime,
     request: Vec<u8>,
     answer: Vec<u8>,
+    /// The server has said that it answers no more here.
+    is_over: bool,
+}
+
+fn connect(account: &Account) -> Outcome<TcpStream> {
+    let stream = TcpStream::connect(&account.host)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    Ok(stream)
 }
 
 impl Connection {
     pub(crate) fn open(account: &Account) -> Outcome<Self> {
-        let stream = TcpStream::connect(&account.host)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         Ok(Self {
             account: account.clone(),
-            stream,
+            stream: connect(account)?,
+            is_over: false,
             date: date(),
             dated: SystemTime::now(),
             request: Vec::new(),
@@ -134,6 +141,9 @@ impl Connection {
         }
         self.request.extend_from_slice(b"\r\n");
         self.request.extend_from_slice(body);
+        if self.is_over {
+            self.stream = connect(&self.account)?;
+        }
         self.stream.write_all(&self.request)?;
         self.receive()
     }
@@ -173,11 +183,15 @@ impl Connection {
         let head_length = head.unwrap_or_default();
         let head = std::str::from_utf8(&self.answer[..head_length])?;
         let status = head.split(' ').nth(1).unwrap_or_default().parse()?;
-        Ok(Answer {
+        let answer = Answer {
             status,
             head,
             body: &self.answer[head_length..],
-        })
+        };
+        self.is_over = answer
+            .header("connection")
+            .is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        Ok(answer)
     }
 
     pub(crate) fn create_database(&mut self) -> Outcome<()> {

@@ -1,4 +1,4 @@
-//! What a Cosmos DB endpoint does under load: `cargo bench -p cosmos-local --bench gateway`.
+//! What Cosmos DB endpoints do under load: `cargo bench -p cosmos-local --bench gateway`.
 //!
 //! Without arguments this program starts itself again as servers of cosmos-local, in memory and with a data folder, and
 //! measures those; with `-- --endpoint URL --key KEY` it measures that account, in a database of its own that it deletes in
@@ -9,24 +9,46 @@
 //! connections; a page of 100 of the change feed at growing sizes of the container; and of our own servers the start of
 //! three regions, and the memory at rest and per 100,000 documents (Linux).
 //!
-//! Load and server share the machine: the numbers are no capacity. The processor time that a server of ours takes for a
-//! request says more on a machine that others use too.
+//! Load and server share the machine: the numbers are no capacity. The processor time that a server takes for a request
+//! says more on a machine that others use too. For the same reason all endpoints take turns, round by round, at each
+//! operation: what disturbs one disturbs all, and their ratio stands. The rate is the median of the rounds.
 //!
-//! `--only NAME` measures what has that in its name, `--seconds N` changes how long each measurement takes.
+//! # Beside others
+//!
+//! `--peer NAME=URL` measures a running endpoint beside ours, in turns; with `--peer NAME=URL,PID` its processor time too.
+//! It may be given several times. What a peer cannot do is told below the table. With another emulator:
+//!
+//! ```text
+//! npx @vercel/cosmosdb-server --no-ssl --port 3000
+//! cargo bench -p cosmos-local --bench gateway -- --peer vercel=http://127.0.0.1:3000
+//! ```
+//!
+//! With an older build of this program, whose server tells its address and runs until its input ends:
+//!
+//! ```text
+//! tail -f /dev/null | old/gateway serve 1
+//! cargo bench -p cosmos-local --bench gateway -- --peer old=http://127.0.0.1:PORT,PID
+//! ```
+//!
+//! # Options
+//!
+//! `--only NAME` measures what has that in its name, `--connections 1,16` says at how many, `--rounds N` how often all take
+//! turns, `--seconds N` how long each turn takes.
 
 mod http;
 mod load;
 mod server;
+mod target;
 
 use std::{error::Error, time::Duration};
 
+use hdrhistogram::Histogram;
 use http::{Account, Connection};
 use load::Load;
 use server::Server;
+use target::Target;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-const CONNECTIONS: [usize; 2] = [1, 16];
 
 /// Sizes of the container at which the change feed is read.
 const FEED_SIZES: [usize; 3] = [10_000, 50_000, 200_000];
@@ -34,7 +56,10 @@ const FEED_SIZES: [usize; 3] = [10_000, 50_000, 200_000];
 struct Options {
     endpoint: Option<String>,
     key: String,
+    peers: Vec<String>,
     only: String,
+    connections: Vec<usize>,
+    rounds: usize,
     time: Duration,
 }
 
@@ -42,8 +67,11 @@ fn options() -> Outcome<Options> {
     let mut options = Options {
         endpoint: None,
         key: cosmos_local::EMULATOR_KEY.to_owned(),
+        peers: Vec::new(),
         only: String::new(),
-        time: Duration::from_secs(3),
+        connections: vec![1, 16],
+        rounds: 3,
+        time: Duration::from_secs(1),
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -53,7 +81,14 @@ fn options() -> Outcome<Options> {
             "--bench" => {}
             "--endpoint" => options.endpoint = Some(value()?),
             "--key" => options.key = value()?,
+            "--peer" => options.peers.push(value()?),
             "--only" => options.only = value()?,
+            "--connections" => {
+                let counts = value()?;
+                let counts = counts.split(',').map(str::parse);
+                options.connections = counts.collect::<Result<_, _>>()?;
+            }
+            "--rounds" => options.rounds = value()?.parse()?,
             "--seconds" => options.time = Duration::from_secs(value()?.parse()?),
             _ => return Err(format!("{arg:?} is not an option").into()),
         }
@@ -66,26 +101,31 @@ fn main() -> Outcome<()> {
         return server::serve();
     }
     let options = options()?;
-    println!("| storage | operation | connections | per second | p50 µs | p99 µs | processor µs |");
-    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
-    if let Some(endpoint) = &options.endpoint {
-        let account = Account::new(endpoint, &options.key)?;
-        return measure(&account, None, "given", &options);
-    }
     let mut notes = Vec::new();
-    {
-        let server = Server::start(1, None)?;
-        measure(&server.account()?, Some(&server), "memory", &options)?;
-    }
-    {
+    let own = if let Some(endpoint) = &options.endpoint {
+        let account = Account::new(endpoint, &options.key)?;
+        measure(
+            vec![Target::new("given", account, None)],
+            &options,
+            &mut notes,
+        )?;
+        false
+    } else {
         let folder = tempfile::tempdir()?;
-        let server = Server::start(1, Some(folder.path()))?;
-        measure(&server.account()?, Some(&server), "durable", &options)?;
-    }
-    if "memory".contains(&options.only) {
+        let servers = [
+            ("memory", Server::start(1, None)?),
+            ("durable", Server::start(1, Some(folder.path()))?),
+        ];
+        let targets = servers
+            .iter()
+            .map(|(name, server)| Ok(Target::new(name, server.account()?, Some(server.process()))));
+        measure(targets.collect::<Outcome<_>>()?, &options, &mut notes)?;
+        true
+    };
+    if own && "memory".contains(&options.only) {
         notes.push(memory()?);
     }
-    if "start".contains(&options.only) {
+    if own && "start".contains(&options.only) {
         notes.push(start()?);
     }
     println!();
@@ -95,61 +135,136 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// Runs all loads against an account.
-fn measure(
-    account: &Account,
-    server: Option<&Server>,
-    storage: &str,
-    options: &Options,
-) -> Outcome<()> {
-    let processor = || server.map(Server::processor_time).transpose();
-    let per_request = |before: Option<Duration>, after: Option<Duration>, requests: u64| {
-        let time = after.zip(before).map(|(after, before)| after - before);
-        time.map_or("-".to_owned(), |time| {
-            format!("{:.0}", time.as_secs_f64() * 1e6 / requests as f64)
-        })
-    };
-    let mut connection = Connection::open(account)?;
-    let _ = connection.delete_database();
-    connection.create_database()?;
-    for container in ["items", "devices", "feed"] {
-        connection.create_container(container)?;
+/// Runs all loads against some accounts and the peers.
+fn measure(mut targets: Vec<Target>, options: &Options, notes: &mut Vec<String>) -> Outcome<()> {
+    for peer in &options.peers {
+        targets.push(Target::parse(peer, &options.key)?);
     }
-    for load in [Load::Create, Load::Read, Load::Upsert, Load::Newest] {
-        if !load.name().contains(&options.only) {
-            continue;
+    for target in &targets {
+        let mut connection = Connection::open(&target.account)?;
+        let _ = connection.delete_database();
+        connection.create_database()?;
+        for container in ["items", "devices", "feed"] {
+            connection.create_container(container)?;
         }
-        load.prepare(account)?;
-        for connections in CONNECTIONS {
-            let before = processor()?;
-            let measured = load::run(load, account, connections, options.time)?;
-            println!(
-                "| {storage} | {} | {connections} | {:.0} | {} | {} | {} |",
-                load.name(),
-                measured.per_second,
-                measured.latency.value_at_quantile(0.5),
-                measured.latency.value_at_quantile(0.99),
-                per_request(before, processor()?, measured.requests),
-            );
+    }
+    println!(
+        "| endpoint | operation | connections | per second | p50 µs | p99 µs | processor µs |"
+    );
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
+    for load in [Load::Create, Load::Read, Load::Upsert, Load::Newest] {
+        if load.name().contains(&options.only) {
+            operation(load, &targets, options, notes);
         }
     }
     if "feed page of 100".contains(&options.only) {
-        let mut stored = 0;
-        for size in FEED_SIZES {
-            load::fill(account, "feed", stored..size)?;
-            stored = size;
-            let before = processor()?;
-            let latency = load::feed(account)?;
-            println!(
-                "| {storage} | feed page of 100, {size} stored | 1 | {:.0} | {} | {} | {} |",
-                1e6 / latency.mean(),
-                latency.value_at_quantile(0.5),
-                latency.value_at_quantile(0.99),
-                per_request(before, processor()?, latency.len()),
-            );
+        for target in &targets {
+            if let Err(error) = feed(target) {
+                notes.push(format!("{}, feed page of 100: {error}", target.name));
+            }
         }
     }
-    connection.delete_database()?;
+    for target in &targets {
+        Connection::open(&target.account)?.delete_database()?;
+    }
+    Ok(())
+}
+
+/// One operation at each number of connections; the targets take turns.
+fn operation(load: Load, targets: &[Target], options: &Options, notes: &mut Vec<String>) {
+    let mut able = Vec::new();
+    for target in targets {
+        match load.prepare(&target.account) {
+            Ok(()) => able.push(target),
+            Err(error) => notes.push(format!("{}, {}: {error}", target.name, load.name())),
+        }
+    }
+    for &connections in &options.connections {
+        let mut results: Vec<Outcome<Turns>> = able.iter().map(|_| Ok(Turns::default())).collect();
+        for _ in 0..options.rounds {
+            for (target, result) in able.iter().zip(&mut results) {
+                if let Ok(turns) = result
+                    && let Err(error) = turns.take(load, target, connections, options.time)
+                {
+                    *result = Err(error);
+                }
+            }
+        }
+        for (target, result) in able.iter().zip(results) {
+            match result {
+                Ok(turns) => turns.print(target, load.name(), connections),
+                Err(error) => notes.push(format!("{}, {}: {error}", target.name, load.name())),
+            }
+        }
+    }
+}
+
+/// What came of a target's turns at something.
+#[derive(Default)]
+struct Turns {
+    /// Of each turn.
+    rates: Vec<f64>,
+    latency: Option<Histogram<u64>>,
+    requests: u64,
+    processor: Option<Duration>,
+}
+
+impl Turns {
+    fn take(
+        &mut self,
+        load: Load,
+        target: &Target,
+        connections: usize,
+        time: Duration,
+    ) -> Outcome<()> {
+        let before = target.processor_time()?;
+        let measured = load::run(load, &target.account, connections, time)?;
+        let used = target.processor_time()?.zip(before);
+        self.rates.push(measured.per_second);
+        self.requests += measured.requests;
+        self.processor = used.map(|(after, before)| {
+            self.processor.unwrap_or_default() + after.saturating_sub(before)
+        });
+        match &mut self.latency {
+            Some(latency) => latency.add(measured.latency)?,
+            none => *none = Some(measured.latency),
+        }
+        Ok(())
+    }
+
+    fn print(mut self, target: &Target, operation: &str, connections: usize) {
+        let Some(latency) = self.latency else { return };
+        self.rates.sort_by(f64::total_cmp);
+        let processor = self.processor.map_or("-".to_owned(), |time| {
+            format!("{:.1}", time.as_secs_f64() * 1e6 / self.requests as f64)
+        });
+        println!(
+            "| {} | {operation} | {connections} | {:.0} | {} | {} | {processor} |",
+            target.name,
+            self.rates[self.rates.len() / 2],
+            latency.value_at_quantile(0.5),
+            latency.value_at_quantile(0.99),
+        );
+    }
+}
+
+/// Pages of the change feed at growing sizes of the container.
+fn feed(target: &Target) -> Outcome<()> {
+    let mut stored = 0;
+    for size in FEED_SIZES {
+        load::fill(&target.account, "feed", stored..size)?;
+        stored = size;
+        let before = target.processor_time()?;
+        let latency = load::feed(&target.account)?;
+        let processor = target.processor_time()?.zip(before);
+        let turns = Turns {
+            rates: vec![1e6 / latency.mean()],
+            requests: latency.len(),
+            processor: processor.map(|(after, before)| after.saturating_sub(before)),
+            latency: Some(latency),
+        };
+        turns.print(target, &format!("feed page of 100, {size} stored"), 1);
+    }
     Ok(())
 }
 

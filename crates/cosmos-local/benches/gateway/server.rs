@@ -70,16 +70,9 @@ impl Server {
         Account::new(&self.endpoint, EMULATOR_KEY)
     }
 
-    /// Processor time it has taken since it was started.
-    pub(crate) fn processor_time(&self) -> Outcome<Duration> {
-        // Linux counts for programs in hundredths of a second, whatever its own clock.
-        const TICK: Duration = Duration::from_millis(10);
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The name of the program, in parentheses, may hold spaces.
-        let (_, fields) = stat.rsplit_once(") ").ok_or("no fields")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let ticks: u32 = fields[11].parse::<u32>()? + fields[12].parse::<u32>()?;
-        Ok(TICK * ticks)
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn resident_kib(&self) -> Outcome<u64> {

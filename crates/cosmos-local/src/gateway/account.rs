@@ -277,7 +277,7 @@ impl Gateway {
             Reply::empty(StatusCode::NOT_MODIFIED).header("x-ms-item-count", "0")
         } else {
             list(
-                &container.rid(),
+                container.rid(),
                 "PartitionKeyRanges",
                 container.range_views(),
             )

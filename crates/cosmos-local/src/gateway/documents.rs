@@ -208,7 +208,7 @@ impl Gateway {
     ) -> Result<Reply, ApiError> {
         let key = ItemKey {
             partition: partition(request, container)?,
-            id,
+            id: id.into(),
         };
         let found = {
             let state = region.replica.read();
@@ -278,20 +278,24 @@ impl Gateway {
 }
 
 /// A page of rows that are JSON text already.
-pub(super) fn page<'a>(container: &Container, rows: impl Iterator<Item = &'a str>) -> Reply {
-    let mut documents = String::new();
-    let mut count = 0;
-    for row in rows {
-        if count > 0 {
-            documents.push(',');
+pub(super) fn page<'a>(
+    container: &Container,
+    rows: impl Iterator<Item = &'a str> + Clone,
+) -> Reply {
+    let start = format!("{{\"_rid\":\"{}\",\"Documents\":[", container.rid());
+    let count = rows.clone().count();
+    let end = format!("],\"_count\":{count}}}");
+    // Pages can be large, so their text is put together once, in a place that is large enough.
+    let bytes: usize = rows.clone().map(|row| row.len() + 1).sum();
+    let mut body = String::with_capacity(start.len() + bytes + end.len());
+    body.push_str(&start);
+    for (at, row) in rows.enumerate() {
+        if at > 0 {
+            body.push(',');
         }
-        documents.push_str(row);
-        count += 1;
+        body.push_str(row);
     }
-    let body = format!(
-        "{{\"_rid\":\"{}\",\"Documents\":[{documents}],\"_count\":{count}}}",
-        container.rid()
-    );
+    body.push_str(&end);
     let charge = charge::read(body.len());
     Reply::new(StatusCode::OK, body)
         .header("x-ms-item-count", count.to_string())
@@ -364,21 +368,24 @@ pub(super) fn partition(
     request: &Request,
     container: &Container,
 ) -> Result<PartitionKey, ApiError> {
-    let text = request
-        .header("x-ms-documentdb-partitionkey")
-        .ok_or_else(|| {
-            ApiError::bad_request("the header x-ms-documentdb-partitionkey is missing")
-        })?;
-    whole_key(text, container)
+    let named = request.partition_key(container).ok_or_else(|| {
+        ApiError::bad_request("the header x-ms-documentdb-partitionkey is missing")
+    })?;
+    whole(named.cloned().map_err(ApiError::bad_request)?)
 }
 
 /// A partition key value from its text in the header's form.
 pub(super) fn whole_key(text: &str, container: &Container) -> Result<PartitionKey, ApiError> {
-    match container
-        .partition_key
-        .of_header(text)
-        .map_err(ApiError::bad_request)?
-    {
+    whole(
+        container
+            .partition_key
+            .of_header(text)
+            .map_err(ApiError::bad_request)?,
+    )
+}
+
+fn whole(named: Named) -> Result<PartitionKey, ApiError> {
+    match named {
         Named::Value(partition) => Ok(partition),
         Named::Prefix(_) => Err(ApiError::bad_request(
             "the partition key header names only a part of the key, and an operation on one item needs all of it",
@@ -407,12 +414,8 @@ pub(super) fn scope(request: &Request, container: &Container) -> Result<Scope, A
         }
         scope = narrowed;
     }
-    if let Some(text) = request.header("x-ms-documentdb-partitionkey") {
-        let named = container
-            .partition_key
-            .of_header(text)
-            .map_err(ApiError::bad_request)?;
-        scope = scope.named(named);
+    if let Some(named) = request.partition_key(container) {
+        scope = scope.named(named.cloned().map_err(ApiError::bad_request)?);
     }
     Ok(scope)
 }
@@ -463,11 +466,11 @@ fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
     let parts = URL_SAFE_NO_PAD
         .decode(text)
         .ok()
-        .and_then(|bytes| serde_json::from_slice::<[String; 3]>(&bytes).ok());
+        .and_then(|bytes| serde_json::from_slice::<[Arc<str>; 3]>(&bytes).ok());
     let [epk, value, id] = parts
         .ok_or_else(|| ApiError::bad_request("the continuation is not one of this container's"))?;
     Ok(ItemKey {
-        partition: PartitionKey { epk, value },
+        partition: PartitionKey::new(epk, value),
         id,
     })
 }

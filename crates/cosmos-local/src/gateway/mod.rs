@@ -198,13 +198,16 @@ impl Gateway {
     ) -> http::Response<http_body_util::Full<Bytes>> {
         let activity = request::activity_id(&request.headers);
         let head = request.method == Method::HEAD;
-        let line = format!("{} {}", request.method, request.uri.path());
+        let is_logged = tracing::enabled!(tracing::Level::DEBUG);
+        let line = is_logged.then(|| format!("{} {}", request.method, request.uri.path()));
         let reply = match Request::read(request, body) {
             Ok(request) => self.enter(&door, &request).await,
             Err(error) => Err(error),
         };
         let reply = reply.unwrap_or_else(ApiError::into_reply);
-        tracing::debug!(?door, %activity, status = reply.status().as_u16(), substatus = reply.substatus(), "{line}");
+        if let Some(line) = line {
+            tracing::debug!(?door, %activity, status = reply.status().as_u16(), substatus = reply.substatus(), "{line}");
+        }
         reply.into_response(&activity, head)
     }
 
@@ -438,14 +441,12 @@ fn serving<'a>(request: &Request, container: &'a Container) -> &'a Range {
     if let Some(range) = named {
         return range;
     }
-    let key = request
-        .header("x-ms-documentdb-partitionkey")
-        .and_then(|text| container.partition_key.of_header(text).ok());
+    let key = request.partition_key(container);
     match (key, request.header("x-ms-start-epk")) {
-        (Some(Named::Value(key)), _) => ranges.of(&key.epk),
-        (Some(Named::Prefix(prefix)), _) => ranges.of(&prefix),
-        (None, Some(start)) => ranges.of(&start.to_ascii_uppercase()),
-        (None, None) => ranges.of(epk::END),
+        (Some(Ok(Named::Value(key))), _) => ranges.of(&key.epk),
+        (Some(Ok(Named::Prefix(prefix))), _) => ranges.of(prefix),
+        (_, Some(start)) => ranges.of(&start.to_ascii_uppercase()),
+        (_, None) => ranges.of(epk::END),
     }
 }
 

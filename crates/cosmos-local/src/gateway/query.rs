@@ -118,7 +118,7 @@ fn named(query: &Query, container: &Container) -> Option<Vec<Named>> {
     values.dedup();
     let named = |(value, is_whole): (PartitionKey, bool)| match is_whole {
         true => Named::Value(value),
-        false => Named::Prefix(value.epk),
+        false => Named::Prefix(value.epk.to_string()),
     };
     Some(values.into_iter().map(named).collect())
 }
@@ -308,7 +308,7 @@ struct Token {
     position: Value,
     /// Partition key value and id.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
-    key: Option<(String, String)>,
+    key: Option<(Arc<str>, Arc<str>)>,
 }
 
 impl Continuation {

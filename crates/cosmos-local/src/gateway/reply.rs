@@ -83,7 +83,7 @@ impl Reply {
         ];
         for (name, value) in self.headers.into_iter().chain(common) {
             // Values come from numbers, base64 and names that were checked; one that is no header value is left out.
-            if let Ok(value) = HeaderValue::from_str(&value) {
+            if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }

@@ -1,12 +1,14 @@
 //! A request taken apart at the door: what it addresses, and its headers by name.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request::Parts};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::reply::ApiError;
-use crate::binary_json;
+use crate::{binary_json, container::Container, partition_key::Named};
 
 /// What a path addresses; names may be resource ids.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(crate) struct Request {
     segments: Vec<String>,
     headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// What its header names, once somebody has asked.
+    partition_key: OnceLock<Option<Result<Named, String>>>,
 }
 
 /// Longest id of a request that is taken over from a client.
@@ -49,7 +53,14 @@ pub(crate) fn activity_id(headers: &HeaderMap) -> String {
         .get("x-ms-activity-id")
         .and_then(|value| value.to_str().ok())
         .filter(is_plain)
-        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+        .map_or_else(new_activity_id, str::to_owned)
+}
+
+/// Unique, not secret; so it need not come from the system, which every request would have to ask.
+fn new_activity_id() -> String {
+    uuid::Builder::from_random_bytes(rand::random())
+        .into_uuid()
+        .to_string()
 }
 
 impl Request {
@@ -74,7 +85,19 @@ impl Request {
             segments,
             headers: parts.headers,
             body,
+            partition_key: OnceLock::new(),
         })
+    }
+
+    /// What the partition key header names in the container that the request is about; `None` when there is no such header.
+    /// The error is for the client.
+    pub(crate) fn partition_key(&self, container: &Container) -> Option<Result<&Named, &str>> {
+        let named = self.partition_key.get_or_init(|| {
+            let text = self.header("x-ms-documentdb-partitionkey")?;
+            Some(container.partition_key.of_header(text))
+        });
+        let named = named.as_ref()?;
+        Some(named.as_ref().map_err(String::as_str))
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

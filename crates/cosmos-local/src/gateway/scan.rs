@@ -40,6 +40,19 @@ impl Document for Stored {
         read_text(self.text(), members).expect("a visible item's body is a JSON object")
     }
 
+    fn rid(&self) -> &str {
+        // The service's own members come last, and among those behind this one are no others of this name.
+        const NAME: &str = "\"_rid\":\"";
+        let text = self.text();
+        let rest = text.rfind(NAME).map(|at| &text[at + NAME.len()..]);
+        rest.and_then(|rest| rest.split('"').next())
+            .unwrap_or_default()
+    }
+
+    fn ordinal(&self) -> u64 {
+        self.0.ordinal
+    }
+
     fn size(&self) -> usize {
         self.text().len()
     }
@@ -84,7 +97,7 @@ impl Conditions {
         let ts = record.ts as f64;
         let is_above = |(bound, inclusive): &(f64, bool)| ts > *bound || *inclusive && ts == *bound;
         let is_below = |(bound, inclusive): &(f64, bool)| ts < *bound || *inclusive && ts == *bound;
-        self.ids.iter().all(|id| *id == record.key.id)
+        self.ids.iter().all(|id| **id == *record.key.id)
             && self.from.iter().all(is_above)
             && self.to.iter().all(is_below)
     }
@@ -147,7 +160,7 @@ impl Scan {
                 .zip(self.conditions.ids.first())
                 .map(|(partition, id)| ItemKey {
                     partition: partition.clone(),
-                    id: id.clone(),
+                    id: id.as_str().into(),
                 });
             let is_after = |key: &ItemKey| match &self.from {
                 Bound::Included(from) => key >= from,

@@ -45,7 +45,7 @@ impl Gateway {
                 .history()
                 .range((Bound::Excluded(start), Bound::Unbounded))
             {
-                if !scope.contains(&version.key.partition) {
+                if !scope.contains(&version.record.key.partition) {
                     continue;
                 }
                 let row = row(container, *position, version);
@@ -102,7 +102,6 @@ impl Gateway {
 
 fn row(container: &Container, position: u64, version: &Version) -> String {
     let Version {
-        key,
         record,
         previous,
         applied_at,
@@ -119,8 +118,8 @@ fn row(container: &Container, position: u64, version: &Version) -> String {
     match &record.body {
         Some(body) => format!("{{\"current\":{body},\"metadata\":{metadata}}}"),
         None => {
-            metadata["id"] = key.id.as_str().into();
-            metadata["partitionKey"] = partition_members(container, key).into();
+            metadata["id"] = (*record.key.id).into();
+            metadata["partitionKey"] = partition_members(container, &record.key).into();
             format!("{{\"current\":{{}},\"metadata\":{metadata},\"previous\":{{}}}}")
         }
     }

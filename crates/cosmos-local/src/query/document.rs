@@ -2,13 +2,22 @@
 
 use serde_json::{Map, Value};
 
+use super::position::ordinal;
 use super::reads::Members;
 use super::value;
 
 /// A document of the store.
 pub(crate) trait Document: Clone {
-    /// These of its members, as an object; `_rid` is always among them.
+    /// These of its members, as an object.
     fn read(&self, members: &Members) -> Value;
+
+    /// Its `_rid`; empty when it has none.
+    fn rid(&self) -> &str;
+
+    /// The ordinal in its `_rid`, by which equal rows run; see [`ordinal`].
+    fn ordinal(&self) -> u64 {
+        ordinal(self.rid())
+    }
 
     /// Roughly its bytes as a row.
     fn size(&self) -> usize;
@@ -28,6 +37,10 @@ impl Document for Value {
         }
     }
 
+    fn rid(&self) -> &str {
+        self.get("_rid").and_then(Self::as_str).unwrap_or_default()
+    }
+
     fn size(&self) -> usize {
         value::size(self)
     }
@@ -38,6 +51,9 @@ pub(crate) fn read_text(text: &str, members: &Members) -> serde_json::Result<Val
     let Members::Named(names) = members else {
         return serde_json::from_str(text);
     };
+    if names.is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
     match pick(text, names) {
         Some(picked) => Ok(Value::Object(picked?)),
         // It is no object, or none that can be passed over; the parser says what is wrong with it.

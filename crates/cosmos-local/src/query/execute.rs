@@ -140,7 +140,7 @@ fn run_over<D: Document>(
         for document in documents {
             let value = document.read(reads);
             machine.begin_document();
-            collector.begin_document(&value, kept.len(), document.size());
+            collector.begin_document(&document, kept.len());
             let env = Env::document(&value);
             let flow = machine.each_row(program, &env, &mut |env| collector.add(env))?;
             if collector.document.is_kept {
@@ -371,13 +371,12 @@ impl<'p, 'r> Collector<'p, 'r> {
         collector
     }
 
-    fn begin_document(&mut self, document: &Value, number: usize, bytes: usize) {
-        (self.document.number, self.document.bytes) = (number, bytes);
+    fn begin_document<D: Document>(&mut self, document: &D, number: usize) {
+        (self.document.number, self.document.bytes) = (number, document.size());
         self.document.is_kept = false;
-        let rid = document.get("_rid").and_then(Value::as_str).unwrap_or("");
-        self.document.ordinal = ordinal(rid);
+        self.document.ordinal = document.ordinal();
         self.document.rid.clear();
-        self.document.rid.push_str(rid);
+        self.document.rid.push_str(document.rid());
         self.document.rows = 0;
     }
 

@@ -85,16 +85,14 @@ struct Walk {
     /// Outermost first: whether the frame's cell is the document.
     frames: Vec<bool>,
     is_all: bool,
-    /// Every position in a result is told by this member.
     names: BTreeSet<String>,
 }
 
 impl Walk {
-    fn members(mut self) -> Members {
+    fn members(self) -> Members {
         if self.is_all {
             return Members::All;
         }
-        self.names.insert("_rid".to_owned());
         Members::Named(self.names.into_iter().collect())
     }
 

@@ -71,7 +71,7 @@ impl<'a> Staged<'a> {
         container: u32,
         partition: &str,
         value: &str,
-    ) -> impl Iterator<Item = &String> {
+    ) -> impl Iterator<Item = &Arc<str>> {
         let table = self.base.tables.get(&container);
         let shown = table
             .into_iter()
@@ -80,9 +80,11 @@ impl<'a> Staged<'a> {
         shown.chain(staged.map(|(key, _)| &key.id))
     }
 
-    /// Adds an own mutation.
+    /// Adds an own mutation. Where there is no other region, nobody will ask for it.
     pub(super) fn accept(&mut self, record: Arc<Record>) {
-        self.delta.logged.push(Arc::clone(&record));
+        if self.base.seen.len() > 1 {
+            self.delta.logged.push(Arc::clone(&record));
+        }
         self.apply(record);
     }
 
@@ -112,7 +114,7 @@ impl<'a> Staged<'a> {
         let before = (item.position, item.current().map(|_| item.position));
         item.add(record, self.delta.applied, &self.delta.seen);
         if item.position != before.0
-            && let Some(version) = item.version(&key, before.1)
+            && let Some(version) = item.version(before.1)
         {
             let entry = (container, item.position, version);
             self.delta.history.push(entry);

@@ -74,10 +74,9 @@ impl Item {
 
     /// What has just become visible, after a version that became visible at `previous`; `None` when there was nothing to
     /// see, and is not now.
-    pub(super) fn version(&self, key: &ItemKey, previous: Option<u64>) -> Option<Version> {
+    pub(super) fn version(&self, previous: Option<u64>) -> Option<Version> {
         let record = self.winner()?;
         (previous.is_some() || record.body.is_some()).then(|| Version {
-            key: key.clone(),
             record: Arc::clone(record),
             previous,
             applied_at: self.applied_at,
@@ -124,7 +123,6 @@ const MAX_HISTORY: usize = 10_000;
 /// A version that became visible, or a delete.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
-    pub(crate) key: ItemKey,
     pub(crate) record: Arc<Record>,
     /// Where the version before it became visible, if there was one.
     pub(crate) previous: Option<u64>,
@@ -140,7 +138,7 @@ pub(crate) struct Table {
     /// Items that were deleted.
     tombstones: BTreeSet<ItemKey>,
     /// Who has a value that must be unique: by partition key value and that value, ids.
-    unique: BTreeMap<(String, String), BTreeSet<String>>,
+    unique: BTreeMap<(Arc<str>, String), BTreeSet<Arc<str>>>,
     /// What became visible at each position.
     history: BTreeMap<u64, Version>,
     /// The last position of which the history was forgotten since the region started.
@@ -163,28 +161,34 @@ impl Table {
 
     /// Adds an item, or what has become of it.
     pub(crate) fn put(&mut self, key: ItemKey, item: Item) {
-        self.remove(&key);
-        match item.current() {
+        let (shown, position) = (item.current().cloned(), item.position);
+        if let Some(old) = self.items.insert(key.clone(), item) {
+            self.forget(&key, &old);
+        }
+        match shown {
             Some(record) => {
-                self.feed.insert(item.position, key.clone());
-                self.claim(&key, record);
+                self.claim(&record);
+                self.feed.insert(position, record.key.clone());
             }
             None => {
-                self.tombstones.insert(key.clone());
+                self.tombstones.insert(key);
             }
         }
-        self.items.insert(key, item);
     }
 
     /// Knows no more of an item.
     fn remove(&mut self, key: &ItemKey) {
-        let Some(old) = self.items.remove(key) else {
-            return;
-        };
+        if let Some(old) = self.items.remove(key) {
+            self.forget(key, &old);
+        }
+    }
+
+    /// Takes what is not there any more out of the indexes.
+    fn forget(&mut self, key: &ItemKey, old: &Item) {
         match old.current() {
             Some(record) => {
                 self.feed.remove(&old.position);
-                self.release(key, record);
+                self.release(record);
             }
             None => {
                 self.tombstones.remove(key);
@@ -197,14 +201,15 @@ impl Table {
     }
 
     /// Ids of the items that have this unique value.
-    pub(super) fn holders(&self, partition: &str, value: &str) -> impl Iterator<Item = &String> {
+    pub(super) fn holders(&self, partition: &str, value: &str) -> impl Iterator<Item = &Arc<str>> {
         self.unique
-            .get(&(partition.to_owned(), value.to_owned()))
+            .get(&(partition.into(), value.to_owned()))
             .into_iter()
             .flatten()
     }
 
-    fn claim(&mut self, key: &ItemKey, record: &Record) {
+    fn claim(&mut self, record: &Record) {
+        let key = &record.key;
         for value in &record.unique {
             self.unique
                 .entry((key.partition.value.clone(), value.clone()))
@@ -213,7 +218,8 @@ impl Table {
         }
     }
 
-    fn release(&mut self, key: &ItemKey, record: &Record) {
+    fn release(&mut self, record: &Record) {
+        let key = &record.key;
         for value in &record.unique {
             let entry = (key.partition.value.clone(), value.clone());
             if let Some(ids) = self.unique.get_mut(&entry) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{MAX_REGIONS, WriteError, staging::Staged};
+use super::{MAX_REGIONS, WriteError, staging::Staged, state::Item};
 use crate::{
     container::Container,
     document::{Document, unique_values, without_system_properties},
@@ -193,9 +193,11 @@ impl Staged<'_> {
         } = step;
         let key = ItemKey {
             partition: context.partition.clone(),
-            id: change.id().to_owned(),
+            id: change.id().into(),
         };
-        let existing = self.existing(context, &key);
+        let item = self.item(context.container.number, &key);
+        let replaces = self.context(context, item);
+        let existing = pending(context, &key).or_else(|| item?.current().cloned());
         let visible = existing
             .clone()
             .filter(|record| record.body.is_some() && !context.lifetimes.is_over(record));
@@ -264,9 +266,10 @@ impl Staged<'_> {
         let mut record = Record {
             origin: context.region,
             number,
-            context: self.context(context, &key),
+            context: replaces,
             container: context.container.number,
-            key,
+            // Its versions share their texts.
+            key: existing.map_or(key, |existing| existing.key.clone()),
             body: None,
             etag,
             ordinal,
@@ -287,7 +290,7 @@ impl Staged<'_> {
             record.ttl = document.ttl;
             let body = context
                 .container
-                .render(document.members, ordinal, &record.etag, ts);
+                .render(&document, ordinal, &record.etag, ts);
             record.body = Some(body);
         }
         Ok(Decision::Write {
@@ -298,10 +301,10 @@ impl Staged<'_> {
 
     /// The record that stands of an item, after the steps before.
     fn existing(&self, context: &Context<'_>, key: &ItemKey) -> Option<Arc<Record>> {
-        if let Some(pending) = context.pending.iter().rev().find(|it| it.key == *key) {
-            return Some(Arc::clone(pending));
-        }
-        self.item(context.container.number, key)?.current().cloned()
+        pending(context, key).or_else(|| {
+            let item = self.item(context.container.number, key)?;
+            item.current().cloned()
+        })
     }
 
     fn next_number(&self, context: &Context<'_>) -> u64 {
@@ -309,11 +312,8 @@ impl Staged<'_> {
     }
 
     /// What a new record of an item replaces.
-    fn context(&self, transaction: &Context<'_>, key: &ItemKey) -> Vec<u64> {
-        let siblings = self
-            .item(transaction.container.number, key)
-            .map(|item| item.siblings())
-            .unwrap_or_default();
+    fn context(&self, transaction: &Context<'_>, item: Option<&Item>) -> Vec<u64> {
+        let siblings = item.map(Item::siblings).unwrap_or_default();
         let mut context = context(&self.delta.seen, siblings);
         let own = vector::at(&context, transaction.region) + transaction.pending.len() as u64;
         vector::set(&mut context, transaction.region, own);
@@ -366,7 +366,7 @@ impl Staged<'_> {
         }
         let winner = item.winner().ok_or(WriteError::NotFound)?;
         let mut record = Record::clone(winner);
-        record.context = self.context(context, key);
+        record.context = self.context(context, Some(item));
         for other in losers {
             if (other.origin, other.number) != loser {
                 // An item has one version of each region that is not replaced, so this lets go of no other.
@@ -379,6 +379,12 @@ impl Staged<'_> {
         record.stamp = self.next_stamp();
         Ok(record)
     }
+}
+
+/// What an earlier step has made of an item.
+fn pending(context: &Context<'_>, key: &ItemKey) -> Option<Arc<Record>> {
+    let mut latest = context.pending.iter().rev();
+    latest.find(|record| record.key == *key).cloned()
 }
 
 fn patched(patch: &Patch, existing: &Record) -> Result<Document, WriteError> {
