@@ -167,8 +167,9 @@ pub async fn invoke(
         Function::Negotiate => negotiate::invoke(body),
         Function::Notifications => notifications::invoke(&app.settings, body, span),
         Function::Materialized => materialized::invoke(&app.settings, body, span),
-        Function::Changes => changes::invoke(app, body).await,
-        Function::Health => health::invoke(app).await,
+        // Boxed: the futures of the SDK are large, and every invocation of every function would carry their room around.
+        Function::Changes => Box::pin(changes::invoke(app, body)).await,
+        Function::Health => Box::pin(health::invoke(app)).await,
     }
 }
 
