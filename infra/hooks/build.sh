@@ -16,8 +16,8 @@ build_package() {
     target=x86_64-unknown-linux-gnu
     flags+=' -C target-feature=+crt-static'
   fi
-  RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --profile deploy --locked --no-default-features --target "$target"
-  "${CARGO_TARGET_DIR:-target}/$target/deploy/geo-events" package --out "$out/functions" --zip
+  RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --profile deploy --locked --no-default-features --target-dir target --target "$target"
+  "target/$target/deploy/geo-events" package --out "$out/functions" --zip
 }
 
 mkdir -p "$out"

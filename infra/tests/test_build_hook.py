@@ -62,7 +62,7 @@ def test_the_executable_is_lean_and_static(build):
     done, calls, package = build(musl=True)
     assert done.returncode == 0, done.stderr
     flags = "RUSTFLAGS=-C relocation-model=static"
-    cargo = f"cargo build --profile deploy --locked --no-default-features --target {MUSL} {flags}"
+    cargo = f"cargo build --profile deploy --locked --no-default-features --target-dir target --target {MUSL} {flags}"
     assert calls[:2] == [cargo, "geo-events package --out target/azure/functions --zip"]
     assert calls[-1] == "npm --prefix client run build"
     assert package == "package\n"

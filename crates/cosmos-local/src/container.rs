@@ -410,3 +410,20 @@ fn fill_in_indexing(properties: &mut Map<String, Value>) {
 pub(crate) fn rid(bytes: &[u8]) -> String {
     STANDARD.encode(bytes).replace('/', "-")
 }
+
+/// A container with the partition key `/k`, for tests.
+#[cfg(test)]
+pub(crate) fn sample() -> std::sync::Arc<Container> {
+    let place = Place {
+        id: "c".into(),
+        database: "db".into(),
+        database_number: 1,
+        number: 2,
+        ts: 0,
+        partitions: 1,
+    };
+    let properties =
+        serde_json::json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash"}});
+    let properties = properties.as_object().expect("an object").clone();
+    std::sync::Arc::new(Container::new(place, properties).expect("valid"))
+}

@@ -124,24 +124,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        container::{Container, Place},
+        container::sample,
         document::Document,
         replica::{Change, State, Step, Transaction},
     };
-
-    fn container() -> Arc<Container> {
-        let place = Place {
-            id: "c".into(),
-            database: "db".into(),
-            database_number: 1,
-            number: 2,
-            ts: 0,
-            partitions: 1,
-        };
-        let properties = json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash"}});
-        let properties = properties.as_object().expect("an object").clone();
-        Arc::new(Container::new(place, properties).expect("valid"))
-    }
 
     #[derive(Debug, Clone, Copy)]
     enum Action {
@@ -173,7 +159,7 @@ mod tests {
         #[test]
         fn what_is_over_is_found(actions in actions()) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            let container = container();
+            let container = sample();
             let replica = Arc::new(Replica::in_memory(0, State::empty(1)));
             let start = jiff::Timestamp::now().as_second();
             let first = Lifetimes::at(Some(3), start);
@@ -222,7 +208,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime");
-        let container = container();
+        let container = sample();
         let replica = Arc::new(Replica::in_memory(0, State::empty(1)));
         let lifetimes = Lifetimes::at(Some(-1), jiff::Timestamp::now().as_second());
         let mut expiry = Expiry::new(Arc::clone(&replica), 2, lifetimes);

@@ -346,25 +346,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        container::{Container, Place},
+        container::{Container, sample},
         disk,
         document::Document,
         ttl::Lifetimes,
     };
-
-    fn container() -> Arc<Container> {
-        let place = Place {
-            id: "c".into(),
-            database: "db".into(),
-            database_number: 1,
-            number: 2,
-            ts: 0,
-            partitions: 1,
-        };
-        let properties = json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash"}});
-        let properties = properties.as_object().expect("an object").clone();
-        Arc::new(Container::new(place, properties).expect("valid"))
-    }
 
     fn creation(container: &Arc<Container>, id: &str) -> Transaction {
         let members = json!({"id": id, "k": "t"});
@@ -397,7 +383,7 @@ mod tests {
     async fn what_is_not_on_disk_is_neither_acknowledged_nor_seen() {
         let (disk, state, fails) = disk::tests::failing(2);
         let replica = Replica::on_disk(0, state, disk);
-        let container = container();
+        let container = sample();
         replica
             .transact(creation(&container, "a"))
             .await
