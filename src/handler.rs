@@ -11,7 +11,7 @@
 
 mod gate;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use actix_web::{
     App as ActixApp, FromRequest, HttpRequest, HttpResponse, HttpServer,
@@ -20,12 +20,12 @@ use actix_web::{
     web,
 };
 use serde_json::json;
-use tracing::Instrument as _;
 
-use self::gate::{Gate, Guarded, Pass};
+use self::gate::{Gate, Guarded};
 use crate::{
     functions::{App, Function, invoke},
     invocation::MAX_INVOCATION,
+    telemetry::InvocationSpan,
 };
 
 /// How long an idle connection is kept. The host's client keeps its end for one minute
@@ -46,13 +46,13 @@ const INVOCATION_ID: &str = "x-azure-functions-invocationid";
 pub struct Handler {
     server: Server,
     address: SocketAddr,
-    gate: Arc<Gate>,
+    shared: web::Data<Shared>,
 }
 
 /// What all requests share.
 struct Shared {
     app: App,
-    gate: Arc<Gate>,
+    gate: Gate,
 }
 
 impl Handler {
@@ -61,21 +61,20 @@ impl Handler {
     /// # Errors
     /// When the port is taken. (A port that a killed predecessor has left is not: the socket has `SO_REUSEADDR`.)
     pub fn bind(app: App, port: u16) -> io::Result<Self> {
-        let gate = Arc::new(Gate::default());
         let shared = web::Data::new(Shared {
             app,
-            gate: Arc::clone(&gate),
+            gate: Gate::default(),
         });
+        let data = shared.clone();
         let server = HttpServer::new(move || {
             let mut actix = ActixApp::new()
-                .app_data(shared.clone())
+                .app_data(data.clone())
                 .app_data(web::PayloadConfig::new(MAX_INVOCATION))
                 .route("/", web::get().to(ready))
                 .default_service(web::to(unknown));
             for function in Function::ALL {
-                let route = web::post().to(move |shared, pass, request, body| {
-                    serve(function, shared, pass, request, body)
-                });
+                let route = web::post()
+                    .to(move |in_flight, request, body| serve(function, in_flight, request, body));
                 actix = actix.route(&format!("/{}", function.name()), route);
             }
             actix
@@ -91,7 +90,7 @@ impl Handler {
         Ok(Self {
             server: server.run(),
             address,
-            gate,
+            shared,
         })
     }
 
@@ -106,8 +105,9 @@ impl Handler {
     /// When the server fails.
     pub async fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
         let Self {
-            mut server, gate, ..
+            mut server, shared, ..
         } = self;
+        let gate = &shared.gate;
         let handle = server.handle();
         tokio::select! {
             outcome = &mut server => return outcome,
@@ -148,11 +148,11 @@ async fn unknown(request: HttpRequest) -> HttpResponse {
 
 async fn serve(
     function: Function,
-    shared: web::Data<Shared>,
-    pass: InFlight,
+    in_flight: InFlight,
     request: HttpRequest,
     body: Result<web::Bytes, actix_web::Error>,
-) -> HttpResponse<Guarded> {
+) -> HttpResponse<Guarded<InFlight>> {
+    let Shared { app, gate } = &**in_flight.0;
     let id = request
         .headers()
         .get(INVOCATION_ID)
@@ -162,45 +162,34 @@ async fn serve(
         .headers()
         .get("traceparent")
         .and_then(|traceparent| traceparent.to_str().ok());
-    let mut observed = shared
-        .app
+    let region = &app.settings.region;
+    let mut span = app
         .instrumentation
-        .invocation(function, id, traceparent);
-    let region = shared.app.settings.region.as_str();
-    let trace_id = tracing::field::Empty;
-    let span = tracing::info_span!(
-        "invocation",
-        region,
-        function = function.name(),
-        id,
-        trace_id
-    );
-    let (status, reply) = async {
-        let result = match body {
-            Ok(body) => invoke(function, &shared.app, &body, &mut observed)
-                .await
-                .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
-            Err(error) => Err((
-                error.as_response_error().status_code(),
-                format!("the invocation cannot be received: {error}"),
-            )),
-        };
-        observed.ended(result.as_ref().err().map(|(_, error)| error.as_str()));
-        match result {
-            Ok(reply) => (StatusCode::OK, reply),
-            Err((status, error)) => failure(status, &error),
+        .invocation(region, function, id, traceparent);
+    let result = match body {
+        Ok(body) => invoke(function, app, &body, &mut span)
+            .await
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err((
+            error.as_response_error().status_code(),
+            format!("the invocation cannot be received: {error}"),
+        )),
+    };
+    let (status, reply) = match result {
+        Ok(reply) => {
+            span.ended(None);
+            (StatusCode::OK, reply)
         }
-    }
-    .instrument(span)
-    .await;
+        Err((status, error)) => failure(status, &error, span),
+    };
 
     let mut response = HttpResponse::build(status);
     response.insert_header((CONTENT_TYPE, "application/json"));
-    if shared.gate.is_stopping() {
+    if gate.is_stopping() {
         response.force_close();
     }
     response
-        .message_body(Guarded::new(reply, pass.0))
+        .message_body(Guarded::new(reply, in_flight))
         .unwrap_or_else(|error| {
             // Cannot happen: all parts of the response are constants.
             tracing::error!(%error, "the response cannot be built");
@@ -209,13 +198,25 @@ async fn serve(
 }
 
 /// Tells the host that the invocation failed. It looks at the status alone; the text is for whoever calls by hand.
-fn failure(status: StatusCode, error: &str) -> (StatusCode, Vec<u8>) {
-    tracing::error!(status = status.as_u16(), error, "the invocation failed");
+fn failure(status: StatusCode, error: &str, mut span: InvocationSpan<'_>) -> (StatusCode, Vec<u8>) {
+    tracing::error!(
+        parent: span.log(),
+        status = status.as_u16(),
+        error,
+        "the invocation failed"
+    );
+    span.ended(Some(error));
     (status, json!({ "error": error }).to_string().into_bytes())
 }
 
-/// Counts a request as in flight from its head on, while its body is still coming.
-struct InFlight(Pass);
+/// A request in flight: from its head on, while its body is still coming, until the connection has taken all of its reply.
+struct InFlight(web::Data<Shared>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.gate.leave();
+    }
+}
 
 impl FromRequest for InFlight {
     type Error = actix_web::Error;
@@ -223,7 +224,10 @@ impl FromRequest for InFlight {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         std::future::ready(match request.app_data::<web::Data<Shared>>() {
-            Some(shared) => Ok(Self(shared.gate.enter())),
+            Some(shared) => {
+                shared.gate.enter();
+                Ok(Self(shared.clone()))
+            }
             None => Err(actix_web::error::ErrorInternalServerError(
                 "the server has no shared state",
             )),

@@ -30,6 +30,9 @@ use crate::{
 /// a string makes at most four bytes of one, and the host's envelope comes on top.
 pub const MAX_INVOCATION: usize = 20 * 1024 * 1024;
 
+/// Bytes that most replies fit into, such as one to a write of one event.
+const COMMON_REPLY: usize = 1024;
+
 /// Media type of every JSON body that is not a [`Problem`].
 pub const JSON: &str = "application/json; charset=utf-8";
 
@@ -180,12 +183,12 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 /// of which the first counts, or scalars; null is absent.
 fn member(object: Option<&RawValue>, wanted: impl Fn(&str) -> bool) -> Option<String> {
     let text = unpack(object?.get());
-    let pairs: Pairs<'_, serde_json::Value> = serde_json::from_str(&text).ok()?;
+    let pairs: Pairs<'_, &RawValue> = serde_json::from_str(&text).ok()?;
     let (_, value) = pairs
         .into_inner()
         .into_iter()
         .find(|(name, _)| wanted(name))?;
-    match value {
+    match serde_json::from_str(value.get()).ok()? {
         serde_json::Value::Array(lines) => lines.into_iter().next().and_then(scalar),
         value => scalar(value),
     }
@@ -232,7 +235,9 @@ impl<O: Serialize> Reply<O> {
     /// # Errors
     /// When an output cannot be written as JSON.
     pub fn into_json(self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(&self)
+        let mut json = Vec::with_capacity(COMMON_REPLY);
+        serde_json::to_writer(&mut json, &self)?;
+        Ok(json)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     event::Event,
     invocation::{HttpRequest, Invocation, InvocationError},
     problem::{FieldError, Problem},
+    telemetry::InvocationSpan,
 };
 
 #[derive(Serialize)]
@@ -27,10 +28,14 @@ struct Answer<'a> {
     has_more: bool,
 }
 
-pub(super) async fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+pub(super) async fn invoke(
+    app: &App,
+    body: &[u8],
+    span: &mut InvocationSpan<'_>,
+) -> Result<Vec<u8>, InvokeError> {
     let (from, limit) = match parameters(app, body)? {
         Ok(parameters) => parameters,
-        Err(problem) => return refuse(&problem),
+        Err(problem) => return refuse(&problem, span),
     };
     match app.store.changes(from, limit).await {
         Ok(changes) => respond(
@@ -42,7 +47,7 @@ pub(super) async fn invoke(app: &App, body: &[u8]) -> Result<Vec<u8>, InvokeErro
                 has_more: changes.has_more,
             },
         ),
-        Err(error) => refuse(&unavailable(&error)),
+        Err(error) => refuse(&unavailable(&error), span),
     }
 }
 

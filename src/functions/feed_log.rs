@@ -21,6 +21,7 @@ pub(super) fn batch(
     };
     span.delivered(events, lag_ms);
     tracing::info!(
+        parent: span.log(),
         function = function.name(),
         %region,
         events = events.len(),

@@ -15,6 +15,7 @@ use super::{App, InvokeError, refuse, respond};
 use crate::{
     changes::{EventStore, StoreError},
     problem::Problem,
+    telemetry::InvocationSpan,
 };
 
 /// How long one look at Cosmos DB answers for.
@@ -59,7 +60,10 @@ impl Health {
     }
 }
 
-pub(super) async fn invoke(app: &App) -> Result<Vec<u8>, InvokeError> {
+pub(super) async fn invoke(
+    app: &App,
+    span: &mut InvocationSpan<'_>,
+) -> Result<Vec<u8>, InvokeError> {
     match &*app.health.look(&app.store).await.outcome {
         Ok(cosmos_region) => respond(
             200,
@@ -70,7 +74,7 @@ pub(super) async fn invoke(app: &App) -> Result<Vec<u8>, InvokeError> {
                 cosmos_region,
             },
         ),
-        Err(error) => refuse(&unavailable(error)),
+        Err(error) => refuse(&unavailable(error), span),
     }
 }
 

@@ -83,12 +83,17 @@ pub(super) fn invoke(
         materialized: winners.into_values().map(Maximum::from).collect(),
         quarantine: batch.strangers.into_iter().map(Quarantined::from).collect(),
     };
-    tracing::debug!(maxima = outputs.materialized.len(), "materializing");
+    tracing::debug!(
+        parent: span.log(),
+        maxima = outputs.materialized.len(),
+        "materializing"
+    );
     if strangers == 0 {
         return Ok(Reply::new(outputs).into_json()?);
     }
     for stranger in &outputs.quarantine {
         tracing::warn!(
+            parent: span.log(),
             id = stranger.id,
             reason = stranger.reason,
             "quarantined a document that is no event"

@@ -25,6 +25,7 @@ mod feed_log;
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
@@ -163,13 +164,20 @@ pub async fn invoke(
 ) -> Result<Vec<u8>, InvokeError> {
     match function {
         Function::WriteEvent => write_event::invoke(app, body, span),
-        Function::ReadApi => read_api::invoke(body),
-        Function::Negotiate => negotiate::invoke(body),
+        Function::ReadApi => read_api::invoke(body, span),
+        Function::Negotiate => negotiate::invoke(body, span),
         Function::Notifications => notifications::invoke(&app.settings, body, span),
         Function::Materialized => materialized::invoke(&app.settings, body, span),
         // Boxed: the futures of the SDK are large, and every invocation of every function would carry their room around.
-        Function::Changes => Box::pin(changes::invoke(app, body)).await,
-        Function::Health => Box::pin(health::invoke(app)).await,
+        // What is logged on the way to the store is about the invocation too.
+        Function::Changes => {
+            let log = span.log().clone();
+            Box::pin(changes::invoke(app, body, span).instrument(log)).await
+        }
+        Function::Health => {
+            let log = span.log().clone();
+            Box::pin(health::invoke(app, span).instrument(log)).await
+        }
     }
 }
 
@@ -182,8 +190,9 @@ fn respond(status: u16, body: &impl Serialize) -> Result<Vec<u8>, InvokeError> {
 }
 
 /// A reply that says no. The host logs why.
-fn refuse(problem: &Problem) -> Result<Vec<u8>, InvokeError> {
+fn refuse(problem: &Problem, span: &mut InvocationSpan<'_>) -> Result<Vec<u8>, InvokeError> {
     tracing::info!(
+        parent: span.log(),
         status = problem.status(),
         detail = problem.detail(),
         "refused"

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{InvokeError, refuse, respond};
-use crate::{invocation::Invocation, problem::Problem};
+use crate::{invocation::Invocation, problem::Problem, telemetry::InvocationSpan};
 
 /// What the client needs; what else a newer binding adds is left out.
 #[derive(Serialize, Deserialize)]
@@ -19,14 +19,15 @@ struct ConnectionInfo<'a> {
     access_token: &'a RawValue,
 }
 
-pub(super) fn invoke(body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+pub(super) fn invoke(body: &[u8], span: &mut InvocationSpan<'_>) -> Result<Vec<u8>, InvokeError> {
     let invocation = Invocation::parse(body)?;
     let Some(info) = invocation.structured("connectionInfo") else {
-        return refuse(&Problem::new(
+        let problem = Problem::new(
             503,
             "No SignalR",
             "This region has no connection to a SignalR Service: set AzureSignalRConnectionString.",
-        ));
+        );
+        return refuse(&problem, span);
     };
     respond(200, &info.read::<ConnectionInfo<'_>>()?)
 }

@@ -55,7 +55,7 @@ pub(super) fn invoke(
     if settings.notification_scope == NotificationScope::Origin {
         events.retain(|event| settings.region.is(&event.region));
     }
-    tracing::debug!(events = events.len(), "pushing");
+    tracing::debug!(parent: span.log(), events = events.len(), "pushing");
     for event in &mut events {
         // Whoever goes on from the push goes on from its span.
         if let Some(traceparent) = span.event("push", event) {

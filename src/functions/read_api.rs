@@ -14,6 +14,7 @@ use super::{InvokeError, refuse, respond};
 use crate::{
     invocation::{HttpRequest, Invocation, InvocationError},
     problem::Problem,
+    telemetry::InvocationSpan,
 };
 
 /// Most documents in one answer; the query of the binding `rows` says the same.
@@ -41,7 +42,7 @@ impl Row<'_> {
     }
 }
 
-pub(super) fn invoke(body: &[u8]) -> Result<Vec<u8>, InvokeError> {
+pub(super) fn invoke(body: &[u8], span: &mut InvocationSpan<'_>) -> Result<Vec<u8>, InvokeError> {
     let invocation = Invocation::parse(body)?;
     let rows = invocation.structured("rows");
     let maximum = invocation.structured("maximum");
@@ -74,11 +75,12 @@ pub(super) fn invoke(body: &[u8]) -> Result<Vec<u8>, InvokeError> {
             .map_or(Cow::Borrowed("this name"), |id| {
                 Cow::Owned(format!("`{id}`"))
             });
-        return refuse(&Problem::new(
+        let problem = Problem::new(
             404,
             "Unknown device",
             format!("No event of a device {device} has been materialized in this region yet."),
-        ));
+        );
+        return refuse(&problem, span);
     }
     respond(200, &rows)
 }

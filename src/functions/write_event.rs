@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{App, InvokeError, refuse};
 use crate::{
@@ -26,27 +27,9 @@ use crate::{
 pub const MAX_BODY: usize = 1024 * 1024;
 
 #[derive(Serialize)]
-struct Outputs<'a> {
+struct Outputs {
     res: HttpResponse,
-    events: Vec<Stored<'a>>,
-}
-
-/// A document of the container `events`.
-#[derive(Serialize)]
-struct Stored<'a> {
-    #[serde(flatten)]
-    event: &'a Event<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<u32>,
-}
-
-impl<'a> From<&'a Event<'a>> for Stored<'a> {
-    fn from(event: &'a Event<'a>) -> Self {
-        Self {
-            event,
-            ttl: time_to_live(&event.device_id),
-        }
-    }
+    events: Vec<Box<RawValue>>,
 }
 
 pub(super) fn invoke(
@@ -62,7 +45,7 @@ pub(super) fn invoke(
     span.called_by(|| request.header("traceparent"));
     let refuse = |problem: &Problem, span: &mut InvocationSpan<'_>| {
         span.refused(problem.status());
-        refuse(problem)
+        refuse(problem, span)
     };
     let json = match body_of(&request) {
         Ok(json) => json,
@@ -80,26 +63,22 @@ pub(super) fn invoke(
     };
     let (events, res) = match drafts {
         Drafts::One(draft) => {
-            let event = acceptance.accept(draft);
+            let event = acceptance.accept(draft)?;
             let res = HttpResponse::json(201, &event)?;
             (vec![event], res)
         }
         Drafts::Many(drafts) => {
-            let events: Vec<_> = drafts
+            let events = drafts
                 .into_iter()
                 .map(|draft| acceptance.accept(draft))
-                .collect();
+                .collect::<Result<Vec<_>, _>>()?;
             let res = HttpResponse::json(201, &events)?;
             (events, res)
         }
     };
-    tracing::debug!(events = events.len(), "accepted");
+    tracing::debug!(parent: span.log(), events = events.len(), "accepted");
     span.accepted(events.len());
-    Ok(Reply::new(Outputs {
-        res,
-        events: events.iter().map(Stored::from).collect(),
-    })
-    .into_json()?)
+    Ok(Reply::new(Outputs { res, events }).into_json()?)
 }
 
 /// What all events of one request have in common.
@@ -110,8 +89,9 @@ struct Acceptance<'a> {
 }
 
 impl Acceptance<'_> {
-    fn accept<'e>(&'e self, draft: Draft<'e>) -> Event<'e> {
-        Event {
+    /// The document of the container `events`. It is written as JSON once, for the binding and for the caller.
+    fn accept(&self, draft: Draft<'_>) -> Result<Box<RawValue>, serde_json::Error> {
+        let event = Event {
             id: draft
                 .id
                 .unwrap_or_else(|| Cow::Owned((self.app.source.id)().to_string())),
@@ -120,8 +100,20 @@ impl Acceptance<'_> {
             value: draft.value,
             time: Cow::Borrowed(&self.time),
             traceparent: self.traceparent.as_deref().map(Cow::Borrowed),
+        };
+        match time_to_live(&event.device_id) {
+            None => to_raw_value(&event),
+            Some(ttl) => to_raw_value(&Mortal { event, ttl }),
         }
     }
+}
+
+/// An event that is stored for a while only.
+#[derive(Serialize)]
+struct Mortal<'a> {
+    #[serde(flatten)]
+    event: Event<'a>,
+    ttl: u32,
 }
 
 fn body_of<'a>(request: &'a HttpRequest<'_>) -> Result<Cow<'a, str>, Problem> {

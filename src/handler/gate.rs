@@ -2,10 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     task::{Context, Poll},
 };
 
@@ -24,14 +21,15 @@ pub(super) struct Gate {
     left: Notify,
 }
 
-/// A request in flight, until dropped.
-#[derive(Debug)]
-pub(super) struct Pass(Arc<Gate>);
-
 impl Gate {
-    pub(super) fn enter(self: &Arc<Self>) -> Pass {
+    pub(super) fn enter(&self) {
         self.in_flight.fetch_add(1, SeqCst);
-        Pass(Arc::clone(self))
+    }
+
+    pub(super) fn leave(&self) {
+        if self.in_flight.fetch_sub(1, SeqCst) == 1 {
+            self.left.notify_waiters();
+        }
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -59,27 +57,19 @@ impl Gate {
     }
 }
 
-impl Drop for Pass {
-    fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 {
-            self.0.left.notify_waiters();
-        }
-    }
-}
-
-/// A reply that keeps its request in flight until the connection has taken all of it.
-pub(super) struct Guarded {
+/// A reply that keeps its request, whatever stands for it, until the connection has taken all of it.
+pub(super) struct Guarded<R> {
     reply: Option<Bytes>,
     size: u64,
-    _pass: Option<Pass>,
+    _request: Option<R>,
 }
 
-impl Guarded {
-    pub(super) fn new(reply: Vec<u8>, pass: Pass) -> Self {
+impl<R> Guarded<R> {
+    pub(super) fn new(reply: Vec<u8>, request: R) -> Self {
         Self {
             size: reply.len() as u64,
             reply: Some(reply.into()),
-            _pass: Some(pass),
+            _request: Some(request),
         }
     }
 
@@ -87,12 +77,12 @@ impl Guarded {
         Self {
             size: 0,
             reply: None,
-            _pass: None,
+            _request: None,
         }
     }
 }
 
-impl MessageBody for Guarded {
+impl<R: Unpin> MessageBody for Guarded<R> {
     type Error = std::convert::Infallible;
 
     fn size(&self) -> BodySize {
@@ -109,21 +99,24 @@ impl MessageBody for Guarded {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]
     async fn is_empty_when_all_have_left() {
         let gate = Arc::new(Gate::default());
         gate.empty().await;
-        let (a, b) = (gate.enter(), gate.enter());
+        gate.enter();
+        gate.enter();
         let waiting = tokio::spawn({
             let gate = Arc::clone(&gate);
             async move { gate.empty().await }
         });
-        drop(a);
+        gate.leave();
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        drop(b);
+        gate.leave();
         waiting.await.expect("resolves");
         assert_eq!(gate.in_flight(), 0);
     }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 use super::unpack::unpack_twice;
 
 /// The members of `Data` in their order: the name and the JSON text of each, taken out of two strings where the host packed
@@ -96,15 +98,16 @@ impl<'a> Scanner<'a> {
 
     /// Steps over a string.
     fn string(&mut self) -> Option<()> {
-        let mut is_escaped = false;
-        let inner = self.bytes().get(self.at + 1..)?;
-        let length = inner.iter().position(|&byte| {
-            let is_end = byte == b'"' && !is_escaped;
-            is_escaped = byte == b'\\' && !is_escaped;
-            is_end
-        })?;
-        self.at += length + 2;
-        Some(())
+        self.at += 1;
+        loop {
+            let rest = self.bytes().get(self.at..)?;
+            self.at += memchr2(b'"', b'\\', rest)?;
+            if self.bytes().get(self.at) == Some(&b'"') {
+                self.at += 1;
+                return Some(());
+            }
+            self.at += 2;
+        }
     }
 
     /// The next byte that is no white space.

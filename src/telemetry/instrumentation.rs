@@ -101,37 +101,52 @@ impl Instrumentation {
         }))
     }
 
-    /// An invocation that begins. `traceparent` is the one of the host's request.
-    pub fn invocation(
-        &self,
+    /// An invocation that begins, in a region. `traceparent` is the one of the host's request.
+    pub fn invocation<'i>(
+        &'i self,
+        region: &'i RegionName,
         function: Function,
-        id: &str,
+        id: &'i str,
         traceparent: Option<&str>,
-    ) -> InvocationSpan<'_> {
-        InvocationSpan(self.0.as_ref().map(|instruments| Begun {
-            instruments,
-            function,
-            id: id.to_owned(),
-            began: SystemTime::now(),
-            parent: traceparent.and_then(traceparent::read),
-            span: None,
-        }))
+    ) -> InvocationSpan<'i> {
+        InvocationSpan {
+            region: region.as_str(),
+            function: function.name(),
+            id,
+            log: None,
+            observed: self.0.as_ref().map(|instruments| Begun {
+                instruments,
+                function,
+                id,
+                began: SystemTime::now(),
+                parent: traceparent.and_then(traceparent::read),
+                span: None,
+            }),
+        }
     }
 }
 
-/// One invocation, as it is observed. All methods do nothing, and `None` is all they give, when nothing is observed.
+/// One invocation, as it is observed and logged. Where nothing is observed, all methods but [`log`](Self::log) do nothing,
+/// and `None` is all they give.
 ///
 /// - A write is a span under the caller's, and gives its `traceparent` to every event that it accepts.
 /// - A feed batch is a span of its own, linked to the write of every event in it.
 /// - What becomes of an event in a batch is a span under the event's write, linked to the batch.
 #[derive(Debug)]
-pub struct InvocationSpan<'i>(Option<Begun<'i>>);
+pub struct InvocationSpan<'i> {
+    region: &'i str,
+    function: &'static str,
+    id: &'i str,
+    /// Made for the first line that is logged: most invocations log none, and making it is a tenth of their work.
+    log: Option<tracing::Span>,
+    observed: Option<Begun<'i>>,
+}
 
 #[derive(Debug)]
 struct Begun<'i> {
     instruments: &'i Instruments,
     function: Function,
-    id: String,
+    id: &'i str,
     began: SystemTime,
     parent: Option<SpanContext>,
     /// Started when it is needed, because its parent may be known only after the invocation has been read.
@@ -141,12 +156,39 @@ struct Begun<'i> {
 impl InvocationSpan<'_> {
     /// A span that nobody sees.
     pub const fn unobserved() -> Self {
-        Self(None)
+        Self {
+            region: "",
+            function: "",
+            id: "",
+            log: Some(tracing::Span::none()),
+            observed: None,
+        }
+    }
+
+    /// The parent of every line of the log that this invocation writes: it says which one it is.
+    pub(crate) fn log(&mut self) -> &tracing::Span {
+        let Self {
+            region,
+            function,
+            id,
+            log,
+            observed,
+        } = self;
+        log.get_or_insert_with(|| {
+            let trace_id = tracing::field::Empty;
+            let span = tracing::info_span!("invocation", region, function, id, trace_id);
+            if let Some(begun) = observed {
+                // So that the lines can be found from the trace.
+                let trace_id = begun.started().span_context().trace_id();
+                span.record("trace_id", tracing::field::display(trace_id));
+            }
+            span
+        })
     }
 
     /// Says what `traceparent` the caller of an HTTP function sent. It counts when the host gave none of its own.
     pub(crate) fn called_by(&mut self, traceparent: impl FnOnce() -> Option<String>) {
-        if let Some(begun) = &mut self.0
+        if let Some(begun) = &mut self.observed
             && begun.parent.is_none()
         {
             begun.parent = traceparent().as_deref().and_then(traceparent::read);
@@ -155,7 +197,7 @@ impl InvocationSpan<'_> {
 
     /// The `traceparent` for what comes of this invocation.
     pub(crate) fn traceparent(&mut self) -> Option<String> {
-        traceparent::write(self.0.as_mut()?.started().span_context())
+        traceparent::write(self.observed.as_mut()?.started().span_context())
     }
 
     /// `WriteEvent` has accepted events.
@@ -166,7 +208,7 @@ impl InvocationSpan<'_> {
 
     /// `WriteEvent` has refused a request.
     pub(crate) fn refused(&mut self, status: u16) {
-        if let Some(begun) = &mut self.0 {
+        if let Some(begun) = &mut self.observed {
             let status = KeyValue::new("http.response.status_code", i64::from(status));
             let region = begun.instruments.region.clone();
             begun.instruments.refused.add(1, &[region, status.clone()]);
@@ -176,7 +218,9 @@ impl InvocationSpan<'_> {
 
     /// A batch of the change feed has come; `lag_ms` is the age of its newest event.
     pub(crate) fn delivered(&mut self, events: &[Event<'_>], lag_ms: i64) {
-        let Some(begun) = &mut self.0 else { return };
+        let Some(begun) = &mut self.observed else {
+            return;
+        };
         let attributes = begun.attributes();
         begun
             .instruments
@@ -196,7 +240,7 @@ impl InvocationSpan<'_> {
     /// Something has become of an event of the batch: a span named `<verb> event` in the trace of the event, as long as
     /// this invocation has taken. Gives the `traceparent` of it.
     pub(crate) fn event(&mut self, verb: &'static str, event: &Event<'_>) -> Option<String> {
-        let begun = self.0.as_mut()?;
+        let begun = self.observed.as_mut()?;
         let write = event.write_span()?;
         let batch = begun.started().span_context().clone();
         let span = SpanBuilder::from_name(format!("{verb} event"))
@@ -229,7 +273,9 @@ impl InvocationSpan<'_> {
 
     /// The invocation has ended; `error` is why it failed.
     pub(crate) fn ended(mut self, error: Option<&str>) {
-        let Some(begun) = &mut self.0 else { return };
+        let Some(begun) = &mut self.observed else {
+            return;
+        };
         let mut attributes = begun.attributes().to_vec();
         if error.is_some() {
             attributes.push(KeyValue::new("error.type", "invocation"));
@@ -244,7 +290,7 @@ impl InvocationSpan<'_> {
     }
 
     fn count(&self, n: usize, counter: impl FnOnce(&Instruments) -> &Counter<u64>) {
-        if let Some(begun) = &self.0
+        if let Some(begun) = &self.observed
             && n > 0
         {
             let region = begun.instruments.region.clone();
@@ -253,7 +299,7 @@ impl InvocationSpan<'_> {
     }
 
     fn attribute(&mut self, name: &'static str, value: usize) {
-        if let Some(begun) = &mut self.0 {
+        if let Some(begun) = &mut self.observed {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
             begun.started().set_attribute(KeyValue::new(name, value));
         }
@@ -283,19 +329,15 @@ impl Begun<'_> {
                 Some(parent) => Context::new().with_remote_span_context(parent),
                 None => Context::new(),
             };
-            let span = SpanBuilder::from_name(function.name())
+            SpanBuilder::from_name(function.name())
                 .with_kind(SpanKind::Server)
                 .with_start_time(*began)
                 .with_attributes([
                     instruments.region.clone(),
                     KeyValue::new("faas.invoked_name", function.name()),
-                    KeyValue::new("faas.invocation_id", std::mem::take(id)),
+                    KeyValue::new("faas.invocation_id", id.to_owned()),
                 ])
-                .start_with_context(&instruments.tracer, &parent);
-            // So that the lines of the log can be found from the trace.
-            let trace_id = span.span_context().trace_id();
-            tracing::Span::current().record("trace_id", tracing::field::display(trace_id));
-            span
+                .start_with_context(&instruments.tracer, &parent)
         })
     }
 }
