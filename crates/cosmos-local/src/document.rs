@@ -7,6 +7,10 @@ use crate::{container::Container, ttl};
 /// Largest item, in bytes of its text without system properties.
 pub(crate) const MAX_ITEM: usize = 2 * 1024 * 1024;
 
+/// Most arrays and objects in each other, the item counted. That is what a text is read with, so that whatever is stored can
+/// be read again; the service has 128.
+pub(crate) const MAX_NESTING: usize = 127;
+
 /// Longest id, in bytes.
 const MAX_ID: usize = 1023;
 
@@ -55,6 +59,12 @@ impl Document {
             .map(ttl::parse)
             .transpose()
             .map_err(DocumentError::Invalid)?;
+        // Patches nest what was read one by one, and binary bodies are not read as text.
+        if !members.values().all(|value| nests(value, MAX_NESTING - 1)) {
+            return Err(DocumentError::Invalid(format!(
+                "an item has at most {MAX_NESTING} arrays and objects in each other"
+            )));
+        }
         let text = serde_json::to_string(&members)
             .map_err(|error| DocumentError::Invalid(format!("the item has no text: {error}")))?;
         if text.len() > MAX_ITEM {
@@ -66,6 +76,17 @@ impl Document {
             text,
             ttl,
         })
+    }
+}
+
+/// Whether a value has at most so many levels.
+fn nests(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| nests(item, levels - 1)),
+        Value::Object(members) => {
+            levels > 0 && members.values().all(|member| nests(member, levels - 1))
+        }
+        _ => true,
     }
 }
 
@@ -121,6 +142,10 @@ mod tests {
                 "{bad}"
             );
         }
+        let nested = |levels| (0..levels).fold(json!(1), |value, _| json!([value]));
+        let deepest = document(json!({"id": "a", "x": nested(MAX_NESTING - 1)})).expect("valid");
+        assert!(serde_json::from_str::<Value>(&deepest.text).is_ok());
+        assert!(document(json!({"id": "a", "x": nested(MAX_NESTING)})).is_err());
         let around = json!({"id": "a", "text": ""}).to_string().len();
         let text = |len: usize| json!({"id": "a", "_self": "not counted", "text": "x".repeat(len - around)});
         assert!(document(text(MAX_ITEM)).is_ok());

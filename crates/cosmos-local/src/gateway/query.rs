@@ -24,7 +24,7 @@ use crate::{
     container::Container,
     epk,
     partition_key::{Named, PartitionKey},
-    query::{Feed, KeySet, Page, PageLimits, Position, Query, QueryError, Row},
+    query::{KeySet, Page, PageLimits, Position, Query, QueryError, Row},
     record::ItemKey,
     replica::Replica,
     scope::Scope,
@@ -198,7 +198,11 @@ impl Gateway {
                 .map(|text| Continuation::decode(&query, container, text))
                 .transpose()?,
             limits: PageLimits {
-                rows: request.page_size(USUAL_PAGE, MAX_PAGE),
+                rows: match query.starts_over() {
+                    // Each page costs as much as all of them, so there are no more than are asked for.
+                    true => request.page_size(usize::MAX, usize::MAX),
+                    false => request.page_size(USUAL_PAGE, MAX_PAGE),
+                },
                 bytes: MAX_PAGE_BYTES,
             },
             has_metrics: request.flag("x-ms-documentdb-populatequerymetrics"),
@@ -246,8 +250,7 @@ impl Execution {
         let scan = Scan::new(self.replica, &self.container, self.scopes, conditions, from);
         let counter = scan.counter();
         let Page { rows, next, last } =
-            self.query
-                .execute_page(scan, Feed::Unsorted, self.limits, after.as_ref())?;
+            self.query.execute_page(scan, self.limits, after.as_ref())?;
         let texts: Vec<Cow<'_, str>> = rows
             .iter()
             .map(|row| match row {
@@ -334,7 +337,7 @@ impl Continuation {
             .ok_or_else(foreign)?;
         let position = query.position_from_json(&token.position)?;
         let key = match token.key {
-            None if position.values().is_empty() => return Err(foreign()),
+            None if position.values().is_empty() && !query.starts_over() => return Err(foreign()),
             None => None,
             Some((value, id)) => {
                 let components = serde_json::from_str(&value).map_err(|_| foreign())?;

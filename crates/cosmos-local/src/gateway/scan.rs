@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     container::Container,
-    query::{Document, Members, Query, read_text},
+    query::{Document, Members, Query, read_text, read_text_over},
     record::{ItemKey, Record},
     replica::Replica,
     scope::Scope,
@@ -35,9 +35,15 @@ impl Stored {
     }
 }
 
+const IS_OBJECT: &str = "a visible item's body is a JSON object that can be read";
+
 impl Document for Stored {
     fn read(&self, members: &Members) -> Value {
-        read_text(self.text(), members).expect("a visible item's body is a JSON object")
+        read_text(self.text(), members).expect(IS_OBJECT)
+    }
+
+    fn read_over(&self, members: &Members, value: &mut Value) {
+        read_text_over(self.text(), members, value).expect(IS_OBJECT);
     }
 
     fn rid(&self) -> &str {

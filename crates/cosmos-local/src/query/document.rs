@@ -11,6 +11,11 @@ pub(crate) trait Document: Clone {
     /// These of its members, as an object.
     fn read(&self, members: &Members) -> Value;
 
+    /// The same in the place of a value that is no longer needed, whose memory may serve again.
+    fn read_over(&self, members: &Members, value: &mut Value) {
+        *value = self.read(members);
+    }
+
     /// Its `_rid`; empty when it has none.
     fn rid(&self) -> &str;
 
@@ -48,29 +53,79 @@ impl Document for Value {
 
 /// Members of a JSON object; what is not wanted is passed over without being built.
 pub(crate) fn read_text(text: &str, members: &Members) -> serde_json::Result<Value> {
+    let mut value = Value::Null;
+    read_text_over(text, members, &mut value)?;
+    Ok(value)
+}
+
+/// The same in the place of a value that is no longer needed: where that has the same members, most texts find the room
+/// that they need.
+pub(crate) fn read_text_over(
+    text: &str,
+    members: &Members,
+    value: &mut Value,
+) -> serde_json::Result<()> {
     let Members::Named(names) = members else {
-        return serde_json::from_str(text);
+        *value = serde_json::from_str(text)?;
+        return Ok(());
+    };
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let Value::Object(picked) = value else {
+        return Ok(());
     };
     if names.is_empty() {
-        return Ok(Value::Object(Map::new()));
+        picked.clear();
+        return Ok(());
     }
-    match pick(text, names) {
-        Some(picked) => Ok(Value::Object(picked?)),
+    match pick(text, names, picked) {
+        Some(outcome) => outcome,
         // It is no object, or none that can be passed over; the parser says what is wrong with it.
-        None => serde_json::from_str::<Map<String, Value>>(text).map(|mut object| {
-            object.retain(|name, _| names.contains(name));
-            Value::Object(object)
-        }),
+        None => {
+            *picked = serde_json::from_str(text)?;
+            picked.retain(|name, _| names.contains(name));
+            Ok(())
+        }
     }
 }
 
+/// Members that are told apart while an object is gone through; more are read without using what was there.
+const MOST_REUSED: usize = 64;
+
 /// The wanted members of an object that is well-formed; `None` where it is seen not to be.
-fn pick(text: &str, names: &[String]) -> Option<serde_json::Result<Map<String, Value>>> {
+fn pick(
+    text: &str,
+    names: &[String],
+    picked: &mut Map<String, Value>,
+) -> Option<serde_json::Result<()>> {
+    if names.len() > MOST_REUSED {
+        picked.clear();
+        return pick_over(text, names, picked).map(|outcome| outcome.map(drop));
+    }
+    let outcome = pick_over(text, names, picked)?;
+    Some(outcome.map(|found| {
+        if picked.len() > found.count_ones() as usize {
+            picked.retain(|name, _| {
+                let index = names.iter().position(|known| known == name);
+                index.is_some_and(|index| found >> index & 1 == 1)
+            });
+        }
+    }))
+}
+
+/// The same on top of what was picked before; the bits of the answer say which of the first names were found.
+fn pick_over(
+    text: &str,
+    names: &[String],
+    picked: &mut Map<String, Value>,
+) -> Option<serde_json::Result<u64>> {
     let bytes = text.as_bytes();
-    let mut picked = Map::new();
+    let mut found = 0_u64;
+    let mut count = 0;
     let mut at = expect(bytes, 0, b'{')?;
     if let Some(end) = expect(bytes, at, b'}') {
-        return (space(bytes, end) == bytes.len()).then_some(Ok(picked));
+        return (space(bytes, end) == bytes.len()).then_some(Ok(found));
     }
     loop {
         let start = space(bytes, at);
@@ -80,28 +135,48 @@ fn pick(text: &str, names: &[String]) -> Option<serde_json::Result<Map<String, V
         let value = at..pass(bytes, at)?;
         at = value.end;
         let wanted = match name.contains('\\') {
-            false => names.iter().find(|wanted| *wanted == name),
+            false => names.iter().position(|wanted| *wanted == name),
             true => {
                 let name: String = serde_json::from_str(text.get(start..end)?).ok()?;
-                names.iter().find(|wanted| **wanted == name)
+                names.iter().position(|wanted| *wanted == name)
             }
         };
-        if let Some(name) = wanted {
-            match serde_json::from_str(text.get(value)?) {
-                Ok(value) => drop(picked.insert(name.clone(), value)),
-                Err(error) => return Some(Err(error)),
+        if let Some(index) = wanted {
+            if let Err(error) = assign(picked, &names[index], text.get(value)?) {
+                return Some(Err(error));
             }
-            if picked.len() == names.len() {
-                return Some(Ok(picked));
+            let bit = 1_u64.checked_shl(index as u32).unwrap_or_default();
+            count += usize::from(found & bit == 0);
+            found |= bit;
+            if count == names.len() {
+                return Some(Ok(found));
             }
         }
         if let Some(next) = expect(bytes, at, b',') {
             at = next;
         } else {
             let end = expect(bytes, at, b'}')?;
-            return (space(bytes, end) == bytes.len()).then_some(Ok(picked));
+            return (space(bytes, end) == bytes.len()).then_some(Ok(found));
         }
     }
+}
+
+/// Gives a member its value, in place where it is text that stands for itself, as most is.
+fn assign(picked: &mut Map<String, Value>, name: &String, json: &str) -> serde_json::Result<()> {
+    let Some(member) = picked.get_mut(name) else {
+        picked.insert(name.clone(), serde_json::from_str(json)?);
+        return Ok(());
+    };
+    let plain = json.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+    let plain = plain.filter(|text| text.bytes().all(|byte| byte != b'\\' && byte >= b' '));
+    match (member, plain) {
+        (Value::String(text), Some(plain)) => {
+            text.clear();
+            text.push_str(plain);
+        }
+        (member, _) => *member = serde_json::from_str(json)?,
+    }
+    Ok(())
 }
 
 /// Behind white space.
@@ -195,6 +270,10 @@ mod tests {
         ] {
             assert_eq!(read_text(&text, &members).unwrap(), expected);
             assert_eq!(document.read(&members), expected);
+            for mut value in [json!(1), json!({"a": "x", "c\"d": [], "e": "long", "b": 1})] {
+                read_text_over(&text, &members, &mut value).unwrap();
+                assert_eq!(value, expected);
+            }
         }
         let spaced =
             " { \"a\" :\n[ { } , -1.5e3 , true ] , \"b\" : { \"}\" : \"\\\"\" } , \"c\" : 1 } ";
@@ -224,6 +303,17 @@ mod tests {
         }
     }
 
+    /// Members with names and values of any kind, as a document has them.
+    fn objects() -> impl Strategy<Value = Value> {
+        let value = prop_oneof![
+            any::<i32>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            Just(json!([{"a": "b"}, null])),
+        ];
+        prop::collection::btree_map("[a-e]|é|\"", value, 0..5)
+            .prop_map(|members| members.into_iter().collect())
+    }
+
     proptest! {
         #[test]
         fn picking_is_reading_and_leaving_out(text in "[\\[\\]{}:,\"\\\\ a1e.-]{0,12}", a in any::<bool>()) {
@@ -231,6 +321,19 @@ mod tests {
             let names = Members::Named(vec!["a".into(), "c".into(), "d".into()]);
             if let Ok(whole) = serde_json::from_str::<Value>(&document) {
                 prop_assert_eq!(read_text(&document, &names).unwrap(), whole.read(&names));
+            }
+        }
+
+        #[test]
+        fn what_was_there_before_leaves_no_trace(
+            documents in prop::collection::vec(objects(), 1..6),
+            names in prop::collection::btree_set("[a-e]|é|\"", 0..4),
+        ) {
+            let members = Members::Named(names.into_iter().collect());
+            let mut value = Value::Null;
+            for document in documents {
+                read_text_over(&document.to_string(), &members, &mut value).unwrap();
+                prop_assert_eq!(&value, &document.read(&members));
             }
         }
     }

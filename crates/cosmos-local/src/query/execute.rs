@@ -8,7 +8,7 @@
 //!
 //! Where rows can be found without being made ([`Plan::Late`]), only the rows of the page are made.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -43,17 +43,6 @@ impl PageLimits {
     };
 }
 
-/// In which order the documents of an execution come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Feed {
-    /// Any order; for a query without ORDER BY the order of the page before, from the position's
-    /// document on.
-    Unsorted,
-    /// The final order of the query's ORDER BY, equal values by the ordinal of `_rid` in the
-    /// direction of the first column. Reading stops as soon as the page is full.
-    Sorted,
-}
-
 /// One row of a result.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Row<D> {
@@ -80,13 +69,13 @@ pub(crate) struct Page<D> {
     pub(crate) rows: Vec<Row<D>>,
     /// Where to go on; `None` when these were the last rows.
     pub(crate) next: Option<Position>,
-    /// The document that the last row came from; of an unsorted query, the one to go on with.
+    /// The document that the last row came from; of an unsorted query, the one to go on with. `None` where rows are not
+    /// those of single documents.
     pub(crate) last: Option<D>,
 }
 
 /// The rest of what an execution needs to know.
 pub(super) struct Run<'r> {
-    pub(super) feed: Feed,
     pub(super) limits: PageLimits,
     pub(super) after: Option<&'r Position>,
     pub(super) seek: Option<&'r ResumeFilter>,
@@ -102,7 +91,6 @@ pub(super) fn run<D: Document>(
         return run_over(program, documents, run);
     };
     let whole = Run {
-        feed: Feed::Unsorted,
         limits: PageLimits::NONE,
         after: None,
         seek: None,
@@ -137,8 +125,9 @@ fn run_over<D: Document>(
         let env = Env::empty();
         let _ = machine.each_row(program, &env, &mut |env| collector.add(env))?;
     } else if program.take != Some(0) {
+        let mut value = Value::Null;
         for document in documents {
-            let value = document.read(reads);
+            document.read_over(reads, &mut value);
             machine.begin_document();
             collector.begin_document(&document, kept.len());
             let env = Env::document(&value);
@@ -159,11 +148,26 @@ fn run_over<D: Document>(
             Found::Document(number) => make(program, &plan, &machine, &kept[number])?,
         });
     }
-    Ok(Page {
-        rows,
-        next: found.next,
-        last: found.last.map(|number| kept.swap_remove(number)),
-    })
+    if program.is_blocking() {
+        let next = found.last.map(|last| Position::behind(last.taken));
+        return Ok(Page {
+            rows,
+            next,
+            last: None,
+        });
+    }
+    let last = found.last.map(|last| {
+        let document = kept.swap_remove(last.number);
+        let position = Position {
+            rid: document.rid().to_owned(),
+            row: last.row,
+            taken: last.taken,
+            values: last.keys,
+        };
+        (position, document)
+    });
+    let (next, last) = last.unzip();
+    Ok(Page { rows, next, last })
 }
 
 /// The row of a document whose row was only found so far.
@@ -193,9 +197,19 @@ enum Found {
 /// The rows of a page before all of them are made.
 struct FoundPage {
     rows: Vec<Found>,
-    next: Option<Position>,
-    /// The number of the last row's document.
-    last: Option<usize>,
+    /// Where to go on, when there are more.
+    last: Option<Last>,
+}
+
+/// The last row of a page.
+struct Last {
+    keys: Vec<Option<Value>>,
+    /// As in [`Current`].
+    number: usize,
+    /// Position among the rows of its document, from 1.
+    row: u64,
+    /// Rows given out so far, by all pages.
+    taken: u64,
 }
 
 /// One row that waits for its turn.
@@ -204,7 +218,6 @@ struct Waiting {
     /// As in [`Current`].
     number: usize,
     ordinal: u64,
-    rid: String,
     /// Position among the rows of its document, from 1.
     row: u64,
     found: Found,
@@ -225,7 +238,6 @@ impl Ord for Held<'_> {
             self.program
                 .compare_ties(self.row.ordinal, other.row.ordinal)
         })
-        .then_with(|| self.row.rid.cmp(&other.row.rid))
         .then_with(|| self.row.row.cmp(&other.row.row))
     }
 }
@@ -245,12 +257,17 @@ impl PartialEq for Held<'_> {
 impl Eq for Held<'_> {}
 
 impl Program {
-    fn compare_keys(&self, left: &[Option<Value>], right: &[Option<Value>]) -> Ordering {
+    fn compare_keys<L: Borrow<Value>, R: Borrow<Value>>(
+        &self,
+        left: &[Option<L>],
+        right: &[Option<R>],
+    ) -> Ordering {
         self.order
             .iter()
             .zip(left.iter().zip(right))
             .map(|(column, (left, right))| {
-                let ordering = value::compare(left.as_ref(), right.as_ref());
+                let (left, right) = (left.as_ref(), right.as_ref());
+                let ordering = value::compare(left.map(L::borrow), right.map(R::borrow));
                 match column.direction {
                     Direction::Ascending => ordering,
                     Direction::Descending => ordering.reverse(),
@@ -280,6 +297,10 @@ pub(super) struct Collector<'p, 'r> {
     program: &'p Program,
     machine: &'p Machine,
     run: Option<&'r Run<'r>>,
+    /// The ordinal of the document that the page before ended with.
+    after: u64,
+    /// The ordinal of the document that the client's seek starts with.
+    seek: u64,
     limits: PageLimits,
     /// Rows of the result still to leave out.
     skip: u64,
@@ -291,8 +312,8 @@ pub(super) struct Collector<'p, 'r> {
     /// Whether rows are only found, and made later.
     is_late: bool,
     rows: Vec<Found>,
-    /// The last row in `rows`, and the number of its document.
-    last: Option<(Position, usize)>,
+    /// The last row in `rows`.
+    last: Option<Last>,
     /// A row was turned away because the page is full.
     has_more: bool,
     sorted: BinaryHeap<Held<'p>>,
@@ -314,7 +335,6 @@ struct Current {
     is_kept: bool,
     /// Its bytes as a row.
     bytes: usize,
-    rid: String,
     ordinal: u64,
     /// Its rows so far that passed the filter and are defined.
     rows: u64,
@@ -326,6 +346,8 @@ impl<'p, 'r> Collector<'p, 'r> {
             program,
             machine,
             run: None,
+            after: 0,
+            seek: 0,
             limits: PageLimits::NONE,
             skip: program.skip,
             take: program.take.unwrap_or(u64::MAX),
@@ -347,11 +369,16 @@ impl<'p, 'r> Collector<'p, 'r> {
     fn outermost(program: &'p Program, machine: &'p Machine, run: &'r Run<'r>) -> Self {
         let mut collector = Self::new(program, machine);
         collector.run = Some(run);
-        if !program.is_blocking() {
-            collector.limits = run.limits;
+        collector.limits = run.limits;
+        if let Some(rid) = run.seek.and_then(|seek| seek.rid.as_deref()) {
+            collector.seek = ordinal(rid);
         }
         if let Some(after) = run.after {
-            collector.skip = 0;
+            collector.after = ordinal(&after.rid);
+            collector.skip = match program.is_blocking() {
+                true => collector.skip.saturating_add(after.taken),
+                false => 0,
+            };
             collector.taken = after.taken;
             collector.take = collector.take.saturating_sub(after.taken);
         }
@@ -375,8 +402,6 @@ impl<'p, 'r> Collector<'p, 'r> {
         (self.document.number, self.document.bytes) = (number, document.size());
         self.document.is_kept = false;
         self.document.ordinal = document.ordinal();
-        self.document.rid.clear();
-        self.document.rid.push_str(document.rid());
         self.document.rows = 0;
     }
 
@@ -397,25 +422,36 @@ impl<'p, 'r> Collector<'p, 'r> {
         };
         self.document.rows += 1;
         if self.program.order.is_empty() {
-            if self.is_given_out(None) {
+            if self.is_given_out(&[]) {
                 return Ok(ControlFlow::Continue(()));
             }
             return self.give_out(found, bytes, Vec::new());
         }
         let mut keys = Vec::with_capacity(self.program.order.len());
         for column in &self.program.order {
-            let key = self.machine.eval(&column.expr, env)?;
-            keys.push(key.map(|key| self.machine.own(key)).transpose()?);
+            keys.push(self.machine.eval(&column.expr, env)?);
         }
-        if self.is_given_out(Some(&keys)) {
-            return Ok(ControlFlow::Continue(()));
+        if !self.is_given_out(&keys) && self.has_room_for(&keys) {
+            let own = |key| self.machine.own(key);
+            let keys = keys.into_iter().map(|key| key.map(own).transpose());
+            let keys = keys.collect::<Result<_>>()?;
+            self.hold(found, bytes, keys)?;
         }
-        let is_sorted = self.run.is_some_and(|run| run.feed == Feed::Sorted);
-        if is_sorted && !self.program.distinct {
-            return self.give_out(found, bytes, keys);
-        }
-        self.hold(found, bytes, keys)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Whether this row can be among those that decide the page.
+    fn has_room_for(&self, keys: &[Option<Cow<'_, Value>>]) -> bool {
+        let is_full = self.sorted.len() >= self.most_held();
+        let last = self.sorted.peek().filter(|_| is_full);
+        last.is_none_or(|last| {
+            let ordering = self.program.compare_keys(keys, &last.row.keys);
+            let (own, other) = (self.document.ordinal, last.row.ordinal);
+            ordering
+                .then_with(|| self.program.compare_ties(own, other))
+                .then_with(|| self.document.rows.cmp(&last.row.row))
+                .is_lt()
+        })
     }
 
     /// The row's value; undefined makes no row.
@@ -432,32 +468,27 @@ impl<'p, 'r> Collector<'p, 'r> {
         }
     }
 
-    /// Whether an earlier page had this row, or the client's seek passes over it.
-    fn is_given_out(&self, keys: Option<&[Option<Value>]>) -> bool {
-        let Some(run) = self.run else { return false };
-        let Current {
-            rid,
-            ordinal: own,
-            rows,
-            ..
-        } = &self.document;
-        let compared = |values: &[Option<Value>], other: &str| {
-            let by_keys = keys.map_or(Ordering::Equal, |keys| {
-                self.program.compare_keys(keys, values)
-            });
-            let by_ordinal = by_keys.then_with(|| self.program.compare_ties(*own, ordinal(other)));
-            by_ordinal.then_with(|| rid.as_str().cmp(other))
+    /// Whether an earlier page had this row, or the client's seek passes over it. Without ORDER BY there are no keys.
+    fn is_given_out(&self, keys: &[Option<Cow<'_, Value>>]) -> bool {
+        let run = self.run.filter(|_| !self.program.is_blocking());
+        let Some(run) = run else { return false };
+        let Current { ordinal, rows, .. } = self.document;
+        let compared = |values: &[Option<Value>], other: u64| {
+            let by_keys = self.program.compare_keys(keys, values);
+            by_keys.then_with(|| self.program.compare_ties(ordinal, other))
         };
-        let is_behind = run.after.is_some_and(|after| match keys {
-            Some(_) => {
-                let ordering = compared(&after.values, &after.rid);
-                ordering.then_with(|| rows.cmp(&after.row)).is_le()
+        let is_behind = run.after.is_some_and(|after| {
+            let is_this_row = rows.cmp(&after.row);
+            match self.program.order.is_empty() {
+                true => ordinal == self.after && is_this_row.is_le(),
+                false => compared(&after.values, self.after)
+                    .then(is_this_row)
+                    .is_le(),
             }
-            None => after.rid == *rid && *rows <= after.row,
         });
-        let is_before_seek = run.seek.zip(keys).is_some_and(|(seek, keys)| {
+        let is_before_seek = run.seek.is_some_and(|seek| {
             let ordering = match &seek.rid {
-                Some(rid) => compared(&seek.values, rid),
+                Some(_) => compared(&seek.values, self.seek),
                 None => self.program.compare_keys(keys, &seek.values),
             };
             ordering.is_lt() || (ordering.is_eq() && seek.exclude)
@@ -505,13 +536,12 @@ impl<'p, 'r> Collector<'p, 'r> {
         self.take -= 1;
         self.taken += 1;
         if self.limits.rows != usize::MAX || self.limits.bytes != usize::MAX {
-            let position = Position {
-                rid: self.document.rid.clone(),
+            self.last = Some(Last {
+                keys,
+                number: self.document.number,
                 row: self.document.rows,
                 taken: self.taken,
-                values: keys,
-            };
-            self.last = Some((position, self.document.number));
+            });
         }
         Ok(match self.take {
             0 => ControlFlow::Break(()),
@@ -519,13 +549,12 @@ impl<'p, 'r> Collector<'p, 'r> {
         })
     }
 
-    /// Keeps a row for sorting, among as many as can be needed.
+    /// Keeps a row for sorting, in the place of the last one where there are as many as can be needed.
     fn hold(&mut self, found: Found, bytes: usize, keys: Vec<Option<Value>>) -> Result<()> {
         let row = Waiting {
             keys,
             number: self.document.number,
             ordinal: self.document.ordinal,
-            rid: self.document.rid.clone(),
             row: self.document.rows,
             found,
             bytes,
@@ -535,24 +564,14 @@ impl<'p, 'r> Collector<'p, 'r> {
             row,
             program: self.program,
         };
-        if self.sorted.len() < self.most_held() {
-            self.sorted.push(held);
-            self.document.is_kept = true;
-            return self.retain(bytes);
-        }
-        let mut freed = None;
-        if let Some(mut last) = self.sorted.peek_mut()
-            && held < *last
+        if self.sorted.len() >= self.most_held()
+            && let Some(last) = self.sorted.pop()
         {
-            freed = Some(last.row.size());
-            *last = held;
-            self.document.is_kept = true;
+            self.held = self.held.saturating_sub(last.row.size());
         }
-        if let Some(freed) = freed {
-            self.held = self.held.saturating_sub(freed);
-            self.retain(bytes)?;
-        }
-        Ok(())
+        self.sorted.push(held);
+        self.document.is_kept = true;
+        self.retain(bytes)
     }
 
     /// How many of the first rows decide the page. One more than it holds, to know of more.
@@ -624,19 +643,15 @@ impl<'p, 'r> Collector<'p, 'r> {
         for held in std::mem::take(&mut self.sorted).into_sorted_vec() {
             let row = held.row;
             self.held = self.held.saturating_sub(row.size());
-            self.document.rid = row.rid;
             self.document.rows = row.row;
             self.document.number = row.number;
             if self.give_out(row.found, row.bytes, row.keys)?.is_break() {
                 break;
             }
         }
-        let last = self.last.filter(|_| self.has_more && self.take > 0);
-        let (next, last) = last.unzip();
         Ok(FoundPage {
             rows: self.rows,
-            next,
-            last,
+            last: self.last.filter(|_| self.has_more && self.take > 0),
         })
     }
 
@@ -672,7 +687,7 @@ impl Waiting {
             Found::Value(_) => self.bytes,
             Found::Document(_) => 0,
         };
-        size_of::<Self>() + self.rid.len() + keys + made
+        size_of::<Self>() + keys + made
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::MAX_KEYS;
-use super::ast::{Binary, Direction, Unary};
+use super::ast::{Binary, Unary};
 use super::program::{Expr, Pattern, Program, Values};
 use super::value;
 
@@ -122,6 +122,9 @@ fn against_constant(operands: &(Expr, Expr)) -> Option<(&Expr, &Value, bool)> {
 
 /// See [`super::Query::equality_filters`].
 pub(super) fn equalities(program: &Program) -> Vec<(String, Value)> {
+    if let Some(feed) = &program.feed {
+        return equalities(feed);
+    }
     let (Some(paths), Some(filter)) = (Paths::of(program), &program.filter) else {
         return Vec::new();
     };
@@ -151,6 +154,9 @@ pub(super) fn equalities(program: &Program) -> Vec<(String, Value)> {
 
 /// See [`super::Query::range_filters`].
 pub(super) fn ranges(program: &Program) -> Vec<RangeFilter> {
+    if let Some(feed) = &program.feed {
+        return ranges(feed);
+    }
     let (Some(paths), Some(filter)) = (Paths::of(program), &program.filter) else {
         return Vec::new();
     };
@@ -198,19 +204,6 @@ pub(super) fn ranges(program: &Program) -> Vec<RangeFilter> {
         }
     }
     filters
-}
-
-/// See [`super::Query::sort_paths`].
-pub(super) fn sort_paths(program: &Program) -> Vec<(String, Direction)> {
-    let Some(paths) = Paths::of(program).filter(|_| !program.is_blocking()) else {
-        return Vec::new();
-    };
-    let columns: Option<Vec<_>> = program
-        .order
-        .iter()
-        .map(|column| Some((path(&paths.place(&column.expr)?), column.direction)))
-        .collect();
-    columns.unwrap_or_default()
 }
 
 /// See [`super::Query::key_set`].

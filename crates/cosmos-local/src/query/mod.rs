@@ -2,8 +2,8 @@
 //!
 //! [`Query::parse`] reads and checks a query, [`Query::execute`] runs it over documents,
 //! [`Query::plan`] explains it to a client. The module knows no storage and no HTTP: documents
-//! come in as the store has them ([`Document`]), and [`Query::key_set`], [`Query::equality_filters`],
-//! [`Query::range_filters`] and [`Query::sort_paths`] tell the store which of them to bring.
+//! come in as the store has them ([`Document`]), and [`Query::key_set`], [`Query::equality_filters`]
+//! and [`Query::range_filters`] tell the store which of them to bring.
 //!
 //! The way of a query: text → [`lexer`] → [`parser`] → tree ([`ast`]) → [`bind`] → [`program`] →
 //! [`eval`] and [`execute`]. Beside it, [`plan`] rewrites trees and [`print`] writes them.
@@ -94,10 +94,10 @@ mod tests;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use ast::Direction;
-pub(crate) use document::{Document, read_text};
+use ast::Direction;
+pub(crate) use document::{Document, read_text, read_text_over};
 pub(crate) use error::{ErrorCode, QueryError};
-pub(crate) use execute::{Feed, Page, PageLimits, Row};
+pub(crate) use execute::{Page, PageLimits, Row};
 pub(crate) use filter::{KeySet, RangeFilter};
 pub(crate) use position::Position;
 pub(crate) use reads::Members;
@@ -173,7 +173,7 @@ impl Query {
             Some(limit) if select.window.is_some() => Some((program.skip, limit)),
             _ => None,
         };
-        let fingerprint = fingerprint(&select.order_by);
+        let fingerprint = fingerprint(&select, program.is_blocking());
         Ok(Self {
             select,
             program,
@@ -211,13 +211,6 @@ impl Query {
         filter::ranges(&self.program)
     }
 
-    /// The ORDER BY columns as paths in the document. Empty when there are none, when one is not
-    /// such a path, or when the order of documents does not decide that of rows. A store that can
-    /// bring documents in this order does so and says [`Feed::Sorted`].
-    pub(crate) fn sort_paths(&self) -> Vec<(String, Direction)> {
-        filter::sort_paths(&self.program)
-    }
-
     /// The partition keys that rows can come from, for a container with these key paths.
     pub(crate) fn key_set(&self, key_paths: &[&str]) -> KeySet {
         filter::key_set(&self.program, key_paths)
@@ -225,13 +218,13 @@ impl Query {
 
     /// Whether a client must plan and merge when rows come from more than one partition.
     pub(crate) fn needs_plan(&self) -> bool {
-        plan::is_needed(&self.select)
+        plan::is_needed(&self.select) || self.program.feed.is_some()
     }
 
-    /// Whether a page can end anywhere and go on later. If not (DISTINCT, GROUP BY, aggregates),
-    /// [`Query::execute_page`] gives all rows at once and takes no position.
-    pub(crate) fn is_resumable(&self) -> bool {
-        !self.program.is_blocking()
+    /// Whether every page looks at all documents from the first on, and leaves out the rows of the pages before (DISTINCT,
+    /// GROUP BY, aggregates).
+    pub(crate) fn starts_over(&self) -> bool {
+        self.program.is_blocking()
     }
 
     /// All rows, over documents in any order.
@@ -243,33 +236,27 @@ impl Query {
         &self,
         documents: impl Iterator<Item = D>,
     ) -> Result<Vec<Value>> {
-        let page = self.execute_page(documents, Feed::Unsorted, PageLimits::NONE, None)?;
+        let page = self.execute_page(documents, PageLimits::NONE, None)?;
         Ok(page.rows.into_iter().map(Row::into_value).collect())
     }
 
-    /// The rows after a position, as many as fit a page. Reads no more documents than it needs.
+    /// The rows after a position, as many as fit a page. Reads no more documents than it needs. Documents have different
+    /// ordinals.
     ///
     /// Without ORDER BY the documents must come in the same order for each page, and with a
-    /// position from its document on (or from the one behind it, if it is gone).
+    /// position from its document on (or from the one behind it, if it is gone), unless the query
+    /// [starts over](Self::starts_over).
     ///
     /// # Errors
     ///
-    /// As [`Query::execute`]; and for a position of a query that is not resumable.
+    /// As [`Query::execute`].
     pub(crate) fn execute_page<D: Document>(
         &self,
         mut documents: impl Iterator<Item = D>,
-        feed: Feed,
         limits: PageLimits,
         after: Option<&Position>,
     ) -> Result<Page<D>> {
-        if after.is_some() && !self.is_resumable() {
-            return Err(QueryError::new(
-                ErrorCode::Malformed,
-                "The continuation token is invalid: the query has no positions to continue from.",
-            ));
-        }
         let run = execute::Run {
-            feed,
             limits,
             after,
             seek: self.seek.as_ref(),
@@ -288,7 +275,11 @@ impl Query {
     ///
     /// When it is malformed, or of a query in another order.
     pub(crate) fn position_from_json(&self, token: &Value) -> Result<Position> {
-        Position::from_json(token, &self.fingerprint, self.program.order.len())
+        let columns = match self.starts_over() {
+            true => 0,
+            false => self.program.order.len(),
+        };
+        Position::from_json(token, &self.fingerprint, columns)
     }
 
     /// The body of a query plan response, for a client with these features (the value of
@@ -304,6 +295,7 @@ impl Query {
             KeySet::Keys(keys) => matches!(keys.as_slice(), [key] if key.len() == key_paths.len()),
         };
         let facts = plan::Facts {
+            folds_in_from: self.program.feed.is_some(),
             top: self.top,
             window: self.window,
             is_one_partition,
@@ -340,10 +332,13 @@ pub(crate) fn function_names() -> FunctionNames {
 /// Tells sort orders apart; short, as tokens are to be.
 ///
 /// Nothing else of a query takes part: clients that resume a sorted query put where they stopped into its filter, and send
-/// the old token along. A place in an order means the same whatever rows a filter leaves.
-fn fingerprint(order: &[ast::OrderItem]) -> String {
+/// the old token along. A place in an order means the same whatever rows a filter leaves. A number of rows does not.
+fn fingerprint(select: &ast::Select, counts_rows: bool) -> String {
     let mut hash = Sha256::new();
-    for item in order {
+    if counts_rows {
+        hash.update(select.to_string());
+    }
+    for item in &select.order_by {
         hash.update(item.expr.to_string());
         hash.update(match item.direction {
             Some(Direction::Descending) => [1],

@@ -18,6 +18,8 @@ const FILTER_PLACEHOLDER: &str = "({documentdb-formattableorderbyquery-filter})"
 
 /// Parts of a plan that depend on more than the text.
 pub(super) struct Facts {
+    /// FROM reads the rows of a subquery that folds, sorts or cuts the whole collection.
+    pub(super) folds_in_from: bool,
     /// Value of TOP.
     pub(super) top: Option<u64>,
     /// Values of OFFSET and LIMIT.
@@ -46,6 +48,12 @@ pub(super) fn query_info(select: &Select, facts: &Facts) -> Result<Value> {
         info.rewritten = inner.to_string();
         info.distinct_count_alias = Some(alias);
         return Ok(info.into_json());
+    }
+    if facts.folds_in_from && !facts.is_one_partition {
+        return Err(QueryError::new(
+            ErrorCode::Unsupported,
+            "A query over a subquery with DISTINCT, GROUP BY, aggregates, ORDER BY, TOP or OFFSET LIMIT cannot span partitions. Limit it to one partition key.",
+        ));
     }
     require(&features(select), facts)?;
     let mut info = Info::new(select);

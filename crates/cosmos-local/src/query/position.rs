@@ -1,6 +1,6 @@
 //! Where a query stopped, so that the next page can go on: a place in the sort order and a
-//! document, never a number of rows. Documents that come and go between two pages neither repeat
-//! nor hide the others.
+//! document, so that documents that come and go between two pages neither repeat nor hide the
+//! others. Only where rows are folded of many documents is it a number of rows.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +22,16 @@ pub(crate) struct Position {
 }
 
 impl Position {
+    /// Of a query whose pages all start over, so that rows can only be counted.
+    pub(super) fn behind(taken: u64) -> Self {
+        Self {
+            rid: String::new(),
+            row: 0,
+            taken,
+            values: Vec::new(),
+        }
+    }
+
     /// The document the last row came from: a scan goes on here, this document included.
     pub(crate) fn rid(&self) -> &str {
         &self.rid

@@ -80,11 +80,9 @@ impl<'a> Staged<'a> {
         shown.chain(staged.map(|(key, _)| &key.id))
     }
 
-    /// Adds an own mutation. Where there is no other region, nobody will ask for it.
+    /// Adds an own mutation. It is logged also where there is no other region, because one may join.
     pub(super) fn accept(&mut self, record: Arc<Record>) {
-        if self.base.seen.len() > 1 {
-            self.delta.logged.push(Arc::clone(&record));
-        }
+        self.delta.logged.push(Arc::clone(&record));
         self.apply(record);
     }
 

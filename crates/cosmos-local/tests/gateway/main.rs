@@ -7,5 +7,6 @@ mod support;
 mod documents;
 mod membership;
 mod partitions;
+mod queries;
 mod regions;
 mod tombstones;

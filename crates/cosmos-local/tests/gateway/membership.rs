@@ -103,6 +103,66 @@ async fn a_new_region_has_items_deletes_conflicts_and_ranges() {
     account.shutdown().await;
 }
 
+/// Writes on both sides reach the other after a first region was joined by a second.
+async fn both_sides_flow(account: &Account) {
+    let items: Vec<Container> = gateways(account)
+        .iter()
+        .map(|raw| raw.container("c"))
+        .collect();
+    for value in 1..=3 {
+        for (region, items) in items.iter().enumerate() {
+            let id = format!("of {region} {value}");
+            assert_eq!(put(items, &id, value).await, 201);
+        }
+    }
+    settled(account).await;
+    for items in &items {
+        for (region, value) in [(0, 1), (0, 3), (1, 1), (1, 2), (1, 3)] {
+            let id = format!("of {region} {value}");
+            assert_eq!(items.read(&key("t"), &id).await.status, 200, "{id}");
+        }
+        assert_eq!(items.read(&key("t"), "alone").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_only_region_is_joined_by_another() {
+    let account = builder(1).start().await.unwrap();
+    let raw = gateways(&account);
+    assert_eq!(raw[0].create(definition()).await.status, 201);
+    assert_eq!(put(&raw[0].container("c"), "alone", 0).await, 201);
+    account.add_region(RegionConfig::new(NEW)).await.unwrap();
+    both_sides_flow(&account).await;
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_only_region_of_a_folder_is_joined_by_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let account = folder_builder(&folder, &REGIONS[..1])
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    assert_eq!(raw[0].create(definition()).await.status, 201);
+    assert_eq!(put(&raw[0].container("c"), "alone", 0).await, 201);
+    account.shutdown().await;
+
+    let two = folder_builder(&folder, &[REGIONS[0], NEW]);
+    let account = two.start().await.unwrap();
+    both_sides_flow(&account).await;
+    account.shutdown().await;
+
+    let two = folder_builder(&folder, &[REGIONS[0], NEW]);
+    let account = two.start().await.unwrap();
+    let raw = gateways(&account);
+    assert_eq!(put(&raw[0].container("c"), "after", 0).await, 201);
+    settled(&account).await;
+    let new = raw[1].container("c");
+    assert_eq!(new.read(&key("t"), "after").await.status, 200);
+    account.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn others_write_while_regions_come_and_go() {
     let account = builder(2).start().await.unwrap();

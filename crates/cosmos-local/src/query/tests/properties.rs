@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client;
 use super::fixture::{Case, Expected};
 use super::rid;
-use crate::query::{Feed, PageLimits, Position, Query, parser};
+use crate::query::{PageLimits, Position, Query, parser};
 
 /// Texts made of the grammar's own pieces: most are wrong, in every way there is.
 fn any_text() -> impl Strategy<Value = String> {
@@ -245,7 +245,7 @@ proptest! {
                 }
                 _ => 0,
             };
-            let page = query.execute_page(documents[start..].iter().cloned(), Feed::Unsorted, PageLimits { rows, bytes }, after.as_ref()).unwrap();
+            let page = query.execute_page(documents[start..].iter().cloned(), PageLimits { rows, bytes }, after.as_ref()).unwrap();
             prop_assert!(page.rows.len() <= rows);
             prop_assert!(page.next.is_none() || !page.rows.is_empty());
             paged.extend(super::values(page.rows));
