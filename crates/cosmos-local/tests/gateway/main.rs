@@ -7,5 +7,6 @@ mod support;
 mod documents;
 mod membership;
 mod partitions;
+mod protocol;
 mod regions;
 mod tombstones;
