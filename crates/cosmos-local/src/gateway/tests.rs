@@ -509,6 +509,104 @@ proptest! {
     }
 }
 
+const DOCS: &str = "/dbs/shop/colls/orders/docs";
+const OWN: &str = "/dbs/shop/colls/orders/docs/o-1";
+
+/// Depths about which there may be doubt, and some about which there is none.
+fn depths() -> impl Iterator<Item = usize> {
+    [100, 110, 150, 200, 250, 300].into_iter().chain(120..=132)
+}
+
+/// Sends a deep body; whatever the answer is, everything can be read afterwards.
+fn send_deep(setup: &Setup, levels: usize, method: &str, path: &str, body: &[u8]) {
+    let key = ("x-ms-documentdb-partitionkey", "[\"t\"]");
+    let batch = ("x-ms-cosmos-is-batch-request", "True");
+    let atomic = ("x-ms-cosmos-batch-atomic", "True");
+    let is_batch = body.first() == Some(&b'[');
+    let headers = if is_batch {
+        vec![key, batch, atomic]
+    } else {
+        vec![key]
+    };
+    let answer = setup.send(method, path, &headers, body);
+    let what = format!(
+        "{levels} levels by {method} {path}, answered with {}",
+        answer.status
+    );
+    let is_answer = matches!(answer.status.as_u16(), 200 | 201 | 207 | 400 | 409);
+    assert!(is_answer, "{what}: {:?}", answer.body);
+    let check = |then: &str, answer: Answer| {
+        let body = String::from_utf8_lossy(&answer.body);
+        assert_eq!(answer.status, StatusCode::OK, "{what}, then {then}: {body}");
+    };
+    check("a read", setup.send("GET", OWN, &[key], &[]));
+    check("a list", setup.send("GET", DOCS, &[], &[]));
+    let feed = [("a-im", "Incremental Feed")];
+    check("the feed", setup.send("GET", DOCS, &feed, &[]));
+    let range = [("x-ms-documentdb-partitionkeyrangeid", "0")];
+    for text in [
+        "SELECT * FROM c",
+        "SELECT VALUE c.deep FROM c",
+        "SELECT VALUE {\"d\": [c]} FROM c",
+        "SELECT VALUE c.id FROM c WHERE IS_DEFINED(c.deep.a)",
+        "SELECT * FROM c ORDER BY c.deep",
+    ] {
+        check(text, setup.query(text, &range));
+    }
+}
+
+#[test]
+fn nesting_is_answered_however_deep_and_does_no_harm() {
+    let setup = Setup::new();
+    for (levels, (open, close)) in depths()
+        .flat_map(|levels| [("[", "]"), ("{\"a\":", "}")].map(|brackets| (levels, brackets)))
+    {
+        let nested = |levels| format!("{}1{}", open.repeat(levels), close.repeat(levels));
+        let document =
+            |id: &str, deep: &str| format!(r#"{{"id":"{id}","tenant":"t","deep":{deep}}}"#);
+        let set = |path: &str| {
+            let value = nested(levels);
+            format!(r#"{{"operations":[{{"op":"set","path":"{path}","value":{value}}}]}}"#)
+        };
+        let new = document(
+            &format!("{levels}{}", close.len() + open.len()),
+            &nested(levels),
+        );
+        let batch = format!(
+            r#"[{{"operationType":"Upsert","resourceBody":{new}}},{{"operationType":"Read","id":"o-1"}}]"#
+        );
+        // A value on top of the levels that the item has.
+        let chain = format!("{}1{}", "{\"a\":".repeat(61), "}".repeat(61));
+        let far = format!("/deep{}", "/a".repeat(60));
+        for (method, path, body) in [
+            ("POST", DOCS, new),
+            ("PUT", OWN, document("o-1", &nested(levels))),
+            ("PATCH", OWN, set("/deep")),
+            ("PUT", OWN, document("o-1", &chain)),
+            ("PATCH", OWN, set(&far)),
+            ("POST", DOCS, batch),
+        ] {
+            send_deep(&setup, levels, method, path, body.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn nesting_in_binary_is_answered_however_deep_and_does_no_harm() {
+    let setup = Setup::new();
+    for levels in depths() {
+        // Arrays and objects of one member, whose lengths nobody looks at.
+        let array = b"\xe5\0\x01".to_vec();
+        let object = b"\xed\0\x01\x81a".to_vec();
+        for open in [array, object] {
+            let mut body = b"\x80\xed\0\x03\x2c\x83o-1\x86tenant\x81t\x84deep".to_vec();
+            body.extend(open.repeat(levels));
+            body.push(1);
+            send_deep(&setup, levels, "PUT", OWN, &body);
+        }
+    }
+}
+
 #[test]
 fn an_authorization_that_is_none_is_refused() {
     let setup = Setup::new();
