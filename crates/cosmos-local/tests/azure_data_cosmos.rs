@@ -1,6 +1,8 @@
 //! The official Rust SDK, unmodified, against several regions over real HTTP.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::time::Instant;
+
 use azure_data_cosmos::{
     AccountReference, CosmosClient, CosmosClientBuilder, CosmosError, CosmosRuntime, PartitionKey,
     Query, RoutingStrategy, TransactionalBatch,
@@ -9,7 +11,7 @@ use azure_data_cosmos::{
     models::{ContainerProperties, PartitionKeyDefinition},
     options::{
         ChangeFeedMode, ChangeFeedOptions, ChangeFeedStartFrom, ItemWriteOptions, MaxItemCountHint,
-        Precondition, QueryOptions, Region,
+        OperationOptions, Precondition, QueryOptions, Region, ThrottlingRetryOptionsBuilder,
     },
 };
 use cosmos_local::{
@@ -770,5 +772,66 @@ async fn a_client_leaves_a_region_that_is_withdrawn() {
     for region in &REGIONS[..2] {
         assert_eq!(account.item_count(region, "shop", "orders"), Some(3));
     }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn throughput_that_is_used_up_is_waited_for() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    let units = 50_u32;
+    account.limit_throughput(REGIONS[0], Some(units)).unwrap();
+    let (start, mut paid, mut last, mut refused) = (Instant::now(), 0.0, 0.0, 0);
+    for n in 0..20 {
+        let id = n.to_string();
+        let order = json!({"id": id, "tenant": "t1"});
+        let created = orders.create_item("t1", &id, order, None).await.unwrap();
+        paid += last;
+        last = created.headers().request_charge().unwrap().value();
+        for request in created.diagnostics().requests().iter() {
+            if request.status().is_throttled() {
+                let substatus = request.status().sub_status();
+                assert_eq!(substatus.map(|it| it.value()), Some(3200));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+    // A second's worth is there at the start, and all but the last one are paid for.
+    let (units, seconds) = (f64::from(units), start.elapsed().as_secs_f64());
+    assert!(
+        paid <= units + units * seconds,
+        "{paid} units in {seconds} s"
+    );
+    assert_eq!(account.item_count(REGIONS[0], "shop", "orders"), Some(20));
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn throughput_that_is_used_up_is_told_to_who_does_not_wait() {
+    let account = start(&REGIONS[..1]).await;
+    let orders = orders(&account, &REGIONS[..1]).await;
+    let put_at_once = async || {
+        let never = ThrottlingRetryOptionsBuilder::new().with_max_retry_count(0);
+        let mut operation = OperationOptions::default();
+        operation.throttling_retry_options = Some(never.build());
+        let options = ItemWriteOptions::default().with_operation_options(operation);
+        let order = json!({"id": "a", "tenant": "t1"});
+        orders.upsert_item("t1", "a", order, Some(options)).await
+    };
+    account.limit_throughput(REGIONS[0], Some(5)).unwrap();
+    let mut refused = None;
+    for _ in 0..100 {
+        if let Err(error) = put_at_once().await {
+            refused = Some(error);
+            break;
+        }
+    }
+    let refused = refused.expect("a hundred writes are more than 5 units a second");
+    let status = refused.status();
+    assert_eq!(u16::from(status.status_code()), 429, "{refused}");
+    assert_eq!(status.sub_status().map(|it| it.value()), Some(3200));
+    account.limit_throughput(REGIONS[0], None).unwrap();
+    put_at_once().await.unwrap();
     account.shutdown().await;
 }

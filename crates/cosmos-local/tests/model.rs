@@ -2,7 +2,7 @@
 //!
 //! Three regions write, patch and delete the same few items, alone and in batches; links carry when the schedule says so;
 //! gateways go offline; regions are added, removed, and come back; partitions split and merge; the account restarts from its folder;
-//! readers follow the change feed, and move to other regions. The model knows of each mutation only which others its region
+//! readers follow the change feed, and move to other regions; some accounts begin with one region. The model knows of each mutation only which others its region
 //! had heard of. It says what every region has to show at any time:
 //!
 //! - regions show what the model shows, and all the same once links are open,
@@ -12,6 +12,9 @@
 //! - nothing that was acknowledged is lost,
 //! - what was deleted stays so, although deletes are forgotten; in the end none is remembered.
 //!
+//! In some schedules one item is often written with a time to live. Of that one the model knows only that regions agree in the
+//! end, on a version that somebody wrote and that does not expire, or on none.
+//!
 //! `COSMOS_MODEL_SCHEDULES` is how many schedules to run, `COSMOS_MODEL_SEED` the first seed. A failure names its seed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -19,6 +22,7 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -36,12 +40,23 @@ use support::{Answer, Container, Raw, key, settled};
 const REGIONS: [&str; 4] = ["West US", "North Europe", "Southeast Asia", "Brazil South"];
 const FIRST: usize = 3;
 
-/// Schedules of a usual run, and how many of them, in a hundred, restart from a folder.
+/// Schedules of a usual run.
 const SCHEDULES: u64 = 2000;
-const RESTARTING_PERCENT: u64 = 2;
 
-/// Schedules, in a hundred, whose links are open all the time, but bad.
-const LIVE_PERCENT: u64 = 20;
+/// Which schedules, of every hundred, have links that are open all the time, but bad.
+const LIVE: Range<u64> = 0..20;
+
+/// In which an item expires now and then.
+const EXPIRING: Range<u64> = 94..96;
+
+/// That begin with one region.
+const GROWING: Range<u64> = 96..99;
+
+/// That restart from a folder.
+const RESTARTING: Range<u64> = 98..100;
+
+/// The item that expires.
+const FLEETING: usize = ITEMS - 1;
 
 /// Schedules at the same time.
 const WORKERS: usize = 8;
@@ -52,6 +67,40 @@ const STEPS: usize = 24;
 const UPKEEP: Duration = Duration::from_millis(2);
 const ITEMS: usize = 5;
 const COUNT: usize = REGIONS.len();
+
+/// What sort of schedule a seed stands for.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Links are open and bad; otherwise they carry when the schedule says so.
+    is_live: bool,
+    restarts: bool,
+    /// Regions to begin with.
+    first: usize,
+    expires: bool,
+}
+
+impl Kind {
+    fn of(seed: u64) -> Self {
+        let is = |schedules: Range<u64>| schedules.contains(&(seed % 100));
+        Self {
+            is_live: is(LIVE),
+            restarts: is(RESTARTING),
+            first: if is(GROWING) { 1 } else { FIRST },
+            expires: is(EXPIRING),
+        }
+    }
+
+    /// Whether the model can say what becomes of an item.
+    fn is_sure(self, item: usize) -> bool {
+        !(self.expires && item == FLEETING)
+    }
+
+    /// What the model can say something about.
+    fn sure(self, state: &BTreeMap<usize, usize>) -> BTreeMap<usize, usize> {
+        let items = state.iter().filter(|(item, _)| self.is_sure(**item));
+        items.map(|(item, version)| (*item, *version)).collect()
+    }
+}
 
 /// One accepted mutation of one item.
 struct Op {
@@ -284,6 +333,36 @@ impl World {
         list.documents().iter().map(parse).collect()
     }
 
+    /// Waits until nothing is left that expires.
+    async fn check_fleeting(&self, model: &Model) -> Result<(), String> {
+        let mut last = Vec::new();
+        support::eventually("nothing is left that expires", async || {
+            last.clear();
+            for region in self.members() {
+                let id = FLEETING.to_string();
+                let read = self
+                    .items(region)
+                    .read(&key(partition(FLEETING)), &id)
+                    .await;
+                assert!(matches!(read.status, 200 | 404), "{read:?}");
+                last.push((read.status == 200).then_some(read.body));
+            }
+            settled(&self.account).await;
+            !last.iter().flatten().any(|item| item.get("ttl").is_some())
+        })
+        .await;
+        check(last.iter().all(|item| *item == last[0]), || {
+            format!("regions show {last:?}")
+        })?;
+        let Some(item) = &last[0] else {
+            return Ok(());
+        };
+        let (_, version) = parse(item);
+        let op = model.ops.get(version);
+        let is_known = op.is_some_and(|op| op.item == FLEETING && op.rank.is_some());
+        check(is_known, || format!("nobody wrote {item}"))
+    }
+
     /// A follower that starts with what a region shows now.
     async fn follow(&self, region: usize) -> Follower {
         let now = self.versions(region, "*").await;
@@ -305,19 +384,20 @@ impl World {
         items.send("GET", "docs", "", &headers, None).await
     }
 
-    async fn catch_up(&self, follower: &mut Follower) {
+    async fn catch_up(&self, follower: &mut Follower, kind: Kind) {
         loop {
             let page = self.versions(follower.region, &follower.etag).await;
             follower.etag = page.header("etag").to_owned();
             for row in page.documents() {
                 if row["metadata"]["operationType"] == "delete" {
                     let item = row["metadata"]["id"].as_str().unwrap().parse().unwrap();
-                    assert!(follower.state.remove(&item).is_some(), "{row}");
+                    let before = follower.state.remove(&item);
+                    assert!(before.is_some() || !kind.is_sure(item), "{row}");
                 } else {
                     let (item, version) = parse(&row["current"]);
                     let before = follower.state.insert(item, version);
                     let is_new = row["metadata"]["operationType"] == "create";
-                    assert_eq!(before.is_none(), is_new, "{row}");
+                    assert!(before.is_none() == is_new || !kind.is_sure(item), "{row}");
                 }
             }
             match page.status {
@@ -348,20 +428,24 @@ impl World {
 /// One schedule; the error says what went wrong.
 async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let is_live = data.is_none() && seed % 100 < LIVE_PERCENT;
-    let definition = json!({
+    let kind = Kind::of(seed);
+    let is_live = kind.is_live;
+    let mut definition = json!({
         "id": world.name, "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2},
         "conflictResolutionPolicy": {"mode": "LastWriterWins", "conflictResolutionPath": "/rank"},
     });
+    if kind.expires {
+        definition["defaultTtl"] = json!(-1);
+    }
     let created = world.raw[&0].create(definition).await;
     assert_eq!(created.status, 201, "{created:?}");
     let mut model = Model::default();
     let mut online = [true; COUNT];
-    let mut readers: [Reader; FIRST] = std::array::from_fn(|region| Reader {
-        region,
+    let mut readers: [Reader; FIRST] = std::array::from_fn(|reader| Reader {
+        region: reader % kind.first,
         ..Reader::default()
     });
-    let mut follower = world.follow(seed as usize % FIRST).await;
+    let mut follower = world.follow(seed as usize % kind.first).await;
     if is_live {
         for link in world.account.links() {
             let quality = LinkQuality {
@@ -388,14 +472,20 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
         let item = rng.random_range(0..ITEMS);
         let k = key(partition(item));
         let rank = rng.random_range(-1000..1000) * 1000 + model.ops.len() as i64;
-        match rng.random_range(0..100) {
+        // One region is not alone for long.
+        let what = if members.len() == 1 && rng.random_range(0..6) == 0 {
+            90
+        } else {
+            rng.random_range(0..100)
+        };
+        match what {
             0..30 if online[region] => {
-                let version = model.ops.len();
-                let answer = world
-                    .items(region)
-                    .upsert(&k, &document(item, version, rank))
-                    .await;
-                if !is_live {
+                let mut body = document(item, model.ops.len(), rank);
+                if !kind.is_sure(item) && rng.random_range(0..2) == 0 {
+                    body["ttl"] = json!(1);
+                }
+                let answer = world.items(region).upsert(&k, &body).await;
+                if !is_live && kind.is_sure(item) {
                     let expected = if model.visible(region, item).is_some() {
                         200
                     } else {
@@ -409,7 +499,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
             30..42 if online[region] => {
                 let answer = world.items(region).delete(&k, &item.to_string()).await;
                 let exists = model.visible(region, item).is_some();
-                if !is_live {
+                if !is_live && kind.is_sure(item) {
                     let expected = if exists { 204 } else { 404 };
                     check(answer.status == expected, || format!("delete: {answer:?}"))?;
                 }
@@ -426,7 +516,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     .items(region)
                     .patch(&k, &item.to_string(), operations)
                     .await;
-                if !is_live {
+                if !is_live && kind.is_sure(item) {
                     let expected = if model.visible(region, item).is_some() {
                         200
                     } else {
@@ -483,7 +573,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                 if online[reader.region] {
                     world.poll(reader, rng.random_range(1..4)).await;
                     if !is_live && !reader.has_moved {
-                        for (item, version) in model.state(reader.region) {
+                        for (item, version) in kind.sure(&model.state(reader.region)) {
                             check(reader.last.get(&item) == Some(&version), || {
                                 format!(
                                     "the reader in {} was not given version {version} of {item}: {:?}",
@@ -525,8 +615,8 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                             ..Reader::default()
                         };
                         world.poll(&mut reader, 2).await;
-                        let all = model.state(*new);
-                        check(reader.last == all, || {
+                        let all = kind.sure(&model.state(*new));
+                        check(kind.sure(&reader.last) == all, || {
                             format!("{new} starts with {:?}, and not {all:?}", reader.last)
                         })?;
                     }
@@ -545,7 +635,9 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     }
                     let is_needless = others.iter().all(|to| model.has_all_of(region, *to));
                     let is_removed = world.remove(region).await;
-                    check(is_live || is_removed == is_needless, || {
+                    // The deletion of what has expired may be on its way besides.
+                    let is_right = is_removed == is_needless || (kind.expires && !is_removed);
+                    check(is_live || is_right, || {
                         format!("{region} was removed: {is_removed}, and not {is_needless}")
                     })?;
                     if is_removed {
@@ -593,15 +685,15 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
             _ if !is_live && online[region] => {
                 let shown = world.shown(region).await;
                 if region == follower.region {
-                    world.catch_up(&mut follower).await;
-                    check(follower.state == shown, || {
+                    world.catch_up(&mut follower, kind).await;
+                    check(kind.sure(&follower.state) == kind.sure(&shown), || {
                         format!(
                             "who follows {region} knows {:?}, and it shows {shown:?}",
                             follower.state
                         )
                     })?;
                 }
-                check(shown == model.state(region), || {
+                check(kind.sure(&shown) == kind.sure(&model.state(region)), || {
                     format!(
                         "{region} shows {shown:?}, and not {:?}",
                         model.state(region)
@@ -619,6 +711,9 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
     settled(&world.account).await;
     let members = world.members();
     model.deliver_all(&members);
+    if kind.expires {
+        world.check_fleeting(&model).await?;
+    }
     let shown = world.shown(members[0]).await;
     for region in &members[1..] {
         let other = world.shown(*region).await;
@@ -629,13 +724,13 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
     if is_live {
         check_live(&model, &shown)?;
     } else {
-        let expected = model.state(members[0]);
-        check(shown == expected, || {
+        let expected = kind.sure(&model.state(members[0]));
+        check(kind.sure(&shown) == expected, || {
             format!("all show {shown:?}, and not {expected:?}")
         })?;
     }
-    world.catch_up(&mut follower).await;
-    check(follower.state == shown, || {
+    world.catch_up(&mut follower, kind).await;
+    check(kind.sure(&follower.state) == kind.sure(&shown), || {
         format!(
             "who follows {} knows {:?}, and it shows {shown:?}",
             follower.region, follower.state
@@ -727,18 +822,19 @@ async fn run_or_name_the_seed(world: &mut World, seed: u64, data: Option<&Path>)
 /// Takes seeds until there are no more, on a runtime of its own.
 #[tokio::main(flavor = "current_thread")]
 async fn work(next: &AtomicU64, end: u64) {
-    let first: Vec<usize> = (0..FIRST).collect();
-    let account = World::start(None, &first).await;
+    let first = |count: usize| (0..count).collect::<Vec<_>>();
+    let account = World::start(None, &first(FIRST)).await;
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
             return account.shutdown().await;
         }
-        let name = format!("schedule-{seed}");
-        if seed % 100 >= 100 - RESTARTING_PERCENT {
+        let (kind, name) = (Kind::of(seed), format!("schedule-{seed}"));
+        if kind.restarts || kind.first != FIRST {
             let folder = tempfile::tempdir().unwrap();
-            let data = Some(folder.path());
-            let mut world = World::new(World::start(data, &first).await, name);
+            let data = kind.restarts.then(|| folder.path());
+            let account = World::start(data, &first(kind.first)).await;
+            let mut world = World::new(account, name);
             run_or_name_the_seed(&mut world, seed, data).await;
             world.account.shutdown().await;
         } else {

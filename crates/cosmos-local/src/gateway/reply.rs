@@ -186,10 +186,31 @@ impl ApiError {
             reply = reply.header("x-ms-substatus", self.substatus.to_string());
         }
         if let Some(wait) = self.retry_after {
-            // At least one, so that nobody comes back at once.
-            let wait = wait.as_millis().max(1);
+            // Rounded up, so that nobody comes back too early, and never at once.
+            let wait = wait.as_micros().div_ceil(1000).max(1);
             reply = reply.header("x-ms-retry-after-ms", wait.to_string());
         }
         reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_come_back_too_early() {
+        for (micros, expected) in [
+            (0, "1"),
+            (1, "1"),
+            (1000, "1"),
+            (1001, "2"),
+            (250_900, "251"),
+        ] {
+            let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "")
+                .retry_after(Duration::from_micros(micros));
+            let response = error.into_reply().into_response("a", false);
+            assert_eq!(response.headers()["x-ms-retry-after-ms"], expected);
+        }
     }
 }

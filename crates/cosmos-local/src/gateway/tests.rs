@@ -370,6 +370,243 @@ proptest! {
     }
 }
 
+/// A row of an operation as the .NET SDK writes it, among the documents that are there.
+fn row() -> impl Strategy<Value = Vec<u8>> {
+    let kind = prop::sample::select(vec![0_i32, 1, 2, 4, 5, 20]);
+    let text = |texts: &[&str]| {
+        let texts = texts.iter().map(|text| text.as_bytes().to_vec());
+        prop::option::weighted(0.8, prop::sample::select(texts.collect::<Vec<_>>()))
+    };
+    let partition = text(&["[\"t\"]"]);
+    let id = text(&["o-0", "o-1", "o-2", "new"]);
+    let body = text(&[
+        r#"{"id":"o-1","tenant":"t","n":7}"#,
+        r#"{"id":"new","tenant":"t"}"#,
+        r#"{"operations":[{"op":"incr","path":"/n","value":1}]}"#,
+        r#"{"id":"x","tenant":"other"}"#,
+    ]);
+    // If-Match, If-None-Match, minimal, and two that mean nothing here.
+    let sparse = prop::sample::subsequence(
+        vec![
+            b"\x14\x09\x01*".to_vec(),
+            b"\x14\x0a\x01*".to_vec(),
+            b"\x03\x0c".to_vec(),
+            b"\x07\x0b\x01\0\0\0".to_vec(),
+            b"\x14\x08\x07Exclude".to_vec(),
+        ],
+        0..5,
+    );
+    (kind, partition, id, body, sparse).prop_map(|(kind, partition, id, body, sparse)| {
+        let mut row = vec![0x81, 0x70, 0x54, 0xe1, 0x7f];
+        let fields = [(2, partition), (4, id), (6, body)];
+        let present = fields.iter().filter(|(_, field)| field.is_some());
+        row.push(present.fold(3, |bits, (bit, _)| bits | 1 << bit));
+        row.extend(kind.to_le_bytes());
+        row.extend(2_i32.to_le_bytes());
+        for field in fields.into_iter().filter_map(|(_, field)| field) {
+            row.push(u8::try_from(field.len()).unwrap());
+            row.extend(field);
+        }
+        row.extend(sparse.concat());
+        row
+    })
+}
+
+/// The stream of such rows.
+fn stream(rows: &[Vec<u8>]) -> Vec<u8> {
+    let mut stream = b"\x81\xf0\xd8\xff\x7f\x01\x0a\0\0\0".to_vec();
+    for row in rows {
+        stream.extend(b"\x81\xf1\xd8\xff\x7f");
+        stream.extend(u32::try_from(row.len()).unwrap().to_le_bytes());
+        stream.extend(crc32fast::hash(row).to_le_bytes());
+        stream.extend(row);
+    }
+    stream
+}
+
+/// What becomes of bytes on a bad way.
+#[derive(Debug, Clone)]
+enum Damage {
+    Set(prop::sample::Index, u8),
+    Insert(prop::sample::Index, Vec<u8>),
+    Cut(prop::sample::Index),
+}
+
+impl Damage {
+    fn any() -> impl Strategy<Value = Self> {
+        let at = any::<prop::sample::Index>;
+        let telling = prop::sample::select(vec![0_u8, 1, 0x7f, 0x80, 0x81, 0xff]);
+        prop_oneof![
+            (at(), prop_oneof![telling, any::<u8>()]).prop_map(|(at, byte)| Self::Set(at, byte)),
+            (at(), prop::collection::vec(any::<u8>(), 1..12))
+                .prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+            at().prop_map(Self::Cut),
+        ]
+    }
+
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        let length = bytes.len();
+        match self {
+            _ if length == 0 => {}
+            Self::Set(at, byte) => bytes[at.index(length)] = *byte,
+            Self::Insert(at, more) => {
+                let at = at.index(length);
+                bytes.splice(at..at, more.iter().copied());
+            }
+            Self::Cut(at) => bytes.truncate(at.index(length)),
+        }
+    }
+}
+
+/// The number of records of a stream.
+fn records(mut stream: &[u8]) -> usize {
+    assert!(stream.starts_with(b"\x81\xf0\xd8\xff\x7f"), "{stream:?}");
+    stream = &stream[10..];
+    let mut count = 0;
+    while !stream.is_empty() {
+        let length = u32::from_le_bytes(stream[5..9].try_into().unwrap());
+        stream = &stream[13 + length as usize..];
+        count += 1;
+    }
+    count
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn every_batch_of_rows_is_answered(
+        rows in prop::collection::vec(row(), 1..6),
+        in_row in prop::option::of((any::<prop::sample::Index>(), Damage::any())),
+        in_stream in prop::option::of(Damage::any()),
+        noise in prop::collection::vec(any::<u8>(), 0..60),
+        is_atomic in any::<bool>(),
+    ) {
+        let setup = Setup::new();
+        let atomic = if is_atomic { "True" } else { "False" };
+        let headers = [
+            ("x-ms-cosmos-is-batch-request", "True"),
+            ("x-ms-cosmos-batch-atomic", atomic),
+            ("x-ms-documentdb-partitionkey", "[\"t\"]"),
+        ];
+        let path = "/dbs/shop/colls/orders/docs";
+        let whole = setup.send("POST", path, &headers, &stream(&rows));
+        prop_assert!(matches!(whole.status.as_u16(), 200 | 207), "{} {:?}", whole.status, whole.body);
+        prop_assert_eq!(records(&whole.body), rows.len());
+
+        // Below the checksum, so that it is found by what reads rows; and above.
+        let mut damaged = rows;
+        if let Some((at, damage)) = in_row {
+            damage.apply(at.get_mut(&mut damaged));
+        }
+        let mut damaged = stream(&damaged);
+        if let Some(damage) = in_stream {
+            damage.apply(&mut damaged);
+        }
+        setup.check("POST", path, &headers, &damaged);
+        setup.check("POST", path, &headers, &[&[0x81], noise.as_slice()].concat());
+        prop_assert_eq!(setup.query("SELECT * FROM c", &[]).status, StatusCode::OK);
+    }
+}
+
+const DOCS: &str = "/dbs/shop/colls/orders/docs";
+const OWN: &str = "/dbs/shop/colls/orders/docs/o-1";
+
+/// Depths about which there may be doubt, and some about which there is none.
+fn depths() -> impl Iterator<Item = usize> {
+    [100, 110, 150, 200, 250, 300].into_iter().chain(120..=132)
+}
+
+/// Sends a deep body; whatever the answer is, everything can be read afterwards.
+fn send_deep(setup: &Setup, levels: usize, method: &str, path: &str, body: &[u8]) {
+    let key = ("x-ms-documentdb-partitionkey", "[\"t\"]");
+    let batch = ("x-ms-cosmos-is-batch-request", "True");
+    let atomic = ("x-ms-cosmos-batch-atomic", "True");
+    let is_batch = body.first() == Some(&b'[');
+    let headers = if is_batch {
+        vec![key, batch, atomic]
+    } else {
+        vec![key]
+    };
+    let answer = setup.send(method, path, &headers, body);
+    let what = format!(
+        "{levels} levels by {method} {path}, answered with {}",
+        answer.status
+    );
+    let is_answer = matches!(answer.status.as_u16(), 200 | 201 | 207 | 400 | 409);
+    assert!(is_answer, "{what}: {:?}", answer.body);
+    let check = |then: &str, answer: Answer| {
+        let body = String::from_utf8_lossy(&answer.body);
+        assert_eq!(answer.status, StatusCode::OK, "{what}, then {then}: {body}");
+    };
+    check("a read", setup.send("GET", OWN, &[key], &[]));
+    check("a list", setup.send("GET", DOCS, &[], &[]));
+    let feed = [("a-im", "Incremental Feed")];
+    check("the feed", setup.send("GET", DOCS, &feed, &[]));
+    let range = [("x-ms-documentdb-partitionkeyrangeid", "0")];
+    for text in [
+        "SELECT * FROM c",
+        "SELECT VALUE c.deep FROM c",
+        "SELECT VALUE {\"d\": [c]} FROM c",
+        "SELECT VALUE c.id FROM c WHERE IS_DEFINED(c.deep.a)",
+        "SELECT * FROM c ORDER BY c.deep",
+    ] {
+        check(text, setup.query(text, &range));
+    }
+}
+
+#[test]
+fn nesting_is_answered_however_deep_and_does_no_harm() {
+    let setup = Setup::new();
+    for (levels, (open, close)) in depths()
+        .flat_map(|levels| [("[", "]"), ("{\"a\":", "}")].map(|brackets| (levels, brackets)))
+    {
+        let nested = |levels| format!("{}1{}", open.repeat(levels), close.repeat(levels));
+        let document =
+            |id: &str, deep: &str| format!(r#"{{"id":"{id}","tenant":"t","deep":{deep}}}"#);
+        let set = |path: &str| {
+            let value = nested(levels);
+            format!(r#"{{"operations":[{{"op":"set","path":"{path}","value":{value}}}]}}"#)
+        };
+        let new = document(
+            &format!("{levels}{}", close.len() + open.len()),
+            &nested(levels),
+        );
+        let batch = format!(
+            r#"[{{"operationType":"Upsert","resourceBody":{new}}},{{"operationType":"Read","id":"o-1"}}]"#
+        );
+        // A value on top of the levels that the item has.
+        let chain = format!("{}1{}", "{\"a\":".repeat(61), "}".repeat(61));
+        let far = format!("/deep{}", "/a".repeat(60));
+        for (method, path, body) in [
+            ("POST", DOCS, new),
+            ("PUT", OWN, document("o-1", &nested(levels))),
+            ("PATCH", OWN, set("/deep")),
+            ("PUT", OWN, document("o-1", &chain)),
+            ("PATCH", OWN, set(&far)),
+            ("POST", DOCS, batch),
+        ] {
+            send_deep(&setup, levels, method, path, body.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn nesting_in_binary_is_answered_however_deep_and_does_no_harm() {
+    let setup = Setup::new();
+    for levels in depths() {
+        // Arrays and objects of one member, whose lengths nobody looks at.
+        let array = b"\xe5\0\x01".to_vec();
+        let object = b"\xed\0\x01\x81a".to_vec();
+        for open in [array, object] {
+            let mut body = b"\x80\xed\0\x03\x2c\x83o-1\x86tenant\x81t\x84deep".to_vec();
+            body.extend(open.repeat(levels));
+            body.push(1);
+            send_deep(&setup, levels, "PUT", OWN, &body);
+        }
+    }
+}
+
 #[test]
 fn an_authorization_that_is_none_is_refused() {
     let setup = Setup::new();

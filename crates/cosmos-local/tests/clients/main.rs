@@ -1,9 +1,17 @@
-//! SDKs that this project has not written, unmodified, against an account of several regions over real HTTP.
+//! SDKs that this project has not written, unmodified, against accounts of several regions over real HTTP.
 //!
-//! A suite is a program in a folder beside this file. It is told the account by environment variables and asks for outages
-//! and the like on its stdout, a line each, which is answered on its stdin: `offline REGION`, `failing REGION`,
-//! `online REGION`, `split DATABASE CONTAINER`, and `settled`, which waits until every region has what the others have
-//! accepted. What it reports to people goes to stderr.
+//! A suite is a program in a folder beside this file. It is told the account by environment variables, and another one of
+//! the same regions, of which only one takes writes. It asks for outages and the like on its stdout, a line each, which is
+//! answered on its stdin:
+//!
+//! - `offline REGION`, `failing REGION`, `withdrawn REGION`, `online REGION`: how a region meets its clients,
+//! - `limited UNITS REGION`, `unlimited REGION`: its throughput,
+//! - `cut REGION`, `open REGION`: the links that carry what it accepts,
+//! - `split DATABASE CONTAINER`: the first of its partitions,
+//! - `hub REGION`: where the other account takes writes,
+//! - `settled`: waits until every region has what the others have accepted.
+//!
+//! What it reports to people goes to stderr.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
@@ -13,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cosmos_local::{Account, Availability, CosmosLocal, EMULATOR_KEY, RegionConfig};
+use cosmos_local::{
+    Account, Availability, ControlError, CosmosLocal, EMULATOR_KEY, Failover, LinkState,
+    RegionConfig, WriteMode,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::Command,
@@ -93,21 +104,56 @@ fn run(command: &mut std::process::Command, folder: &Path) {
     );
 }
 
-/// Runs a suite against an account of its own, and fails with its report when it fails.
+/// The accounts of a suite.
+struct Accounts {
+    /// Every region takes writes.
+    main: Account,
+    /// One region takes writes.
+    single: Account,
+}
+
+impl Accounts {
+    async fn start() -> Self {
+        let start = |write_mode| {
+            let regions = REGIONS.iter();
+            let builder = regions.fold(CosmosLocal::builder(), |builder, name| {
+                builder.region(RegionConfig::new(*name))
+            });
+            builder
+                .partitions(PARTITIONS)
+                .write_mode(write_mode)
+                .start()
+        };
+        Self {
+            main: start(WriteMode::Multi).await.unwrap(),
+            single: start(WriteMode::Single).await.unwrap(),
+        }
+    }
+
+    /// The region of each gateway: `http://127.0.0.1:1/=West US,…`.
+    fn gateways(&self) -> String {
+        let regions = [&self.main, &self.single].map(Account::regions).concat();
+        let gateways = regions
+            .iter()
+            .map(|region| format!("{}={}", region.endpoint, region.name));
+        gateways.collect::<Vec<_>>().join(",")
+    }
+
+    async fn shut_down(&self) {
+        self.main.shutdown().await;
+        self.single.shutdown().await;
+    }
+}
+
+/// Runs a suite against accounts of its own, and fails with its report when it fails.
 async fn pass(mut suite: Command) {
-    let account = REGIONS
-        .iter()
-        .fold(CosmosLocal::builder(), |builder, name| {
-            builder.region(RegionConfig::new(*name))
-        })
-        .partitions(PARTITIONS)
-        .start()
-        .await
-        .unwrap();
+    let accounts = Accounts::start().await;
     let mut suite = suite
-        .env("COSMOS_ENDPOINT", account.endpoint())
+        .env("COSMOS_ENDPOINT", accounts.main.endpoint())
+        .env("COSMOS_SINGLE_WRITE_ENDPOINT", accounts.single.endpoint())
         .env("COSMOS_KEY", EMULATOR_KEY)
         .env("COSMOS_REGIONS", REGIONS.join(","))
+        .env("COSMOS_GATEWAYS", accounts.gateways())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -124,7 +170,7 @@ async fn pass(mut suite: Command) {
     });
     let served = timeout(DEADLINE, async {
         while let Some(request) = requests.next_line().await.unwrap() {
-            let answer = match serve(&account, &request).await {
+            let answer = match serve(&accounts, &request).await {
                 Ok(()) => "done\n".to_owned(),
                 Err(problem) => format!("{problem}\n"),
             };
@@ -144,41 +190,59 @@ async fn pass(mut suite: Command) {
         Ok(status) => assert!(status.success(), "{report}"),
         Err(_) => panic!("not done after {DEADLINE:?}:\n{report}"),
     }
-    account.shutdown().await;
+    accounts.shut_down().await;
 }
 
-async fn serve(account: &Account, request: &str) -> Result<(), String> {
+async fn serve(accounts: &Accounts, request: &str) -> Result<(), String> {
+    let account = &accounts.main;
     let (what, name) = request.split_once(' ').unwrap_or((request, ""));
-    let available = async |availability| {
-        let changed = account.set_availability(name, availability).await;
-        changed.map_err(|error| error.to_string())
-    };
-    match what {
+    let available = async |availability| account.set_availability(name, availability).await;
+    let done = match what {
         "offline" => available(Availability::Refusing).await,
         "failing" => available(Availability::Failing).await,
+        "withdrawn" => available(Availability::Withdrawn).await,
         "online" => available(Availability::Online).await,
+        "limited" => {
+            let (units, name) = name.split_once(' ').unwrap_or((name, ""));
+            let units = units
+                .parse()
+                .map_err(|_| format!("{units:?} is no number"))?;
+            account.limit_throughput(name, Some(units))
+        }
+        "unlimited" => account.limit_throughput(name, None),
+        "cut" => set_links_from(account, name, LinkState::Cut),
+        "open" => set_links_from(account, name, LinkState::Open),
         "split" => {
             let (database, container) = name.split_once(' ').unwrap_or((name, ""));
-            let text = |error: cosmos_local::ControlError| error.to_string();
-            let partitions = account.partitions(database, container).map_err(text)?;
             account
-                .split_partition(database, container, &partitions[0])
-                .map_err(text)
+                .partitions(database, container)
+                .and_then(|ranges| account.split_partition(database, container, &ranges[0]))
                 .map(drop)
         }
-        "settled" => {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while account.links().iter().any(|link| link.pending > 0) {
-                if Instant::now() > deadline {
-                    return Err(format!(
-                        "changes are still on their way: {:?}",
-                        account.links()
-                    ));
-                }
-                sleep(Duration::from_millis(2)).await;
-            }
-            Ok(())
+        "hub" => accounts.single.fail_over(name, Failover::Graceful).await,
+        "settled" => return settled([account, &accounts.single]).await,
+        _ => return Err(format!("{request:?} is not a request")),
+    };
+    done.map_err(|error| error.to_string())
+}
+
+fn set_links_from(account: &Account, region: &str, state: LinkState) -> Result<(), ControlError> {
+    let links = account.links().into_iter();
+    links
+        .filter(|link| link.from == region)
+        .try_for_each(|link| account.set_link(&link.from, &link.to, state, None))
+}
+
+async fn settled(accounts: [&Account; 2]) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let links = accounts.map(Account::links).concat();
+        if links.iter().all(|link| link.pending == 0) {
+            return Ok(());
         }
-        _ => Err(format!("{request:?} is not a request")),
+        if Instant::now() > deadline {
+            return Err(format!("changes are still on their way: {links:?}"));
+        }
+        sleep(Duration::from_millis(2)).await;
     }
 }

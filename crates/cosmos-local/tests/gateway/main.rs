@@ -7,6 +7,7 @@ mod support;
 mod documents;
 mod membership;
 mod partitions;
+mod protocol;
 mod queries;
 mod regions;
 mod tombstones;

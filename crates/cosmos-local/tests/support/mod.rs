@@ -83,22 +83,21 @@ impl Raw {
         body: Option<&Value>,
     ) -> Result<Answer, reqwest::Error> {
         let body = body.map(|body| body.to_string().into_bytes());
-        let response = self.request(method, path, headers, body).await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await?;
-        let substatus = headers
-            .get("x-ms-substatus")
-            .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
-        Ok(Answer {
-            status,
-            substatus,
-            headers,
-            body: if text.is_empty() {
-                Value::Null
-            } else {
-                serde_json::from_str(&text).unwrap()
-            },
-        })
+        answer(self.request(method, path, headers, body).await?).await
+    }
+
+    /// Sends a request to a path just as it is written, which is signed over any resource type and link.
+    pub(crate) async fn send_signed(
+        &self,
+        method: &str,
+        path: &str,
+        signed: (&str, &str),
+        headers: Headers<'_>,
+        body: Option<&Value>,
+    ) -> Answer {
+        let body = body.map(|body| body.to_string().into_bytes());
+        let response = self.signed(method, path, signed, headers, body).await;
+        answer(response.unwrap()).await.unwrap()
     }
 
     /// Status and body of a request whose body and answer are not JSON.
@@ -131,6 +130,23 @@ impl Raw {
             [.., kind, _] => (*kind, segments.join("/")),
             [_] => ("", String::new()),
         };
+        let encoded: Vec<String> = segments
+            .iter()
+            .map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string())
+            .collect();
+        let path = format!("/{}", encoded.join("/"));
+        self.signed(method, &path, (kind, &link), headers, body)
+            .await
+    }
+
+    async fn signed(
+        &self,
+        method: &str,
+        path: &str,
+        (kind, link): (&str, &str),
+        headers: Headers<'_>,
+        body: Option<Vec<u8>>,
+    ) -> Result<reqwest::Response, reqwest::Error> {
         let date = "Thu, 06 Aug 2026 10:00:00 GMT";
         let text = format!(
             "{}\n{kind}\n{link}\n{}\n\n",
@@ -142,16 +158,9 @@ impl Raw {
         mac.update(text.as_bytes());
         let signature = STANDARD.encode(mac.finalize().into_bytes());
         let token = format!("type=master&ver=1.0&sig={signature}");
-        let encoded: Vec<String> = segments
-            .iter()
-            .map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string())
-            .collect();
         let mut request = self
             .http
-            .request(
-                method.parse().unwrap(),
-                format!("{}/{}", self.endpoint, encoded.join("/")),
-            )
+            .request(method.parse().unwrap(), format!("{}{path}", self.endpoint))
             .header(
                 "authorization",
                 utf8_percent_encode(&token, NON_ALPHANUMERIC).to_string(),
@@ -190,6 +199,24 @@ impl Raw {
             path: format!("dbs/db/colls/{name}"),
         }
     }
+}
+
+async fn answer(response: reqwest::Response) -> Result<Answer, reqwest::Error> {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await?;
+    let substatus = headers
+        .get("x-ms-substatus")
+        .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+    Ok(Answer {
+        status,
+        substatus,
+        headers,
+        body: if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).unwrap()
+        },
+    })
 }
 
 /// A container by way of one gateway.

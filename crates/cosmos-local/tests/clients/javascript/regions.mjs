@@ -2,8 +2,23 @@
 
 import { ChangeFeedStartFrom } from "@azure/cosmos";
 import assert from "node:assert/strict";
-import { before, suite, test } from "node:test";
-import { connect, makeContainer, regions, setFailing, setOffline, setOnline, settled, through } from "./support.mjs";
+import { before, mock, suite, test } from "node:test";
+import {
+  attempts,
+  connect,
+  cut,
+  makeContainer,
+  open,
+  regions,
+  setFailing,
+  setOffline,
+  setOnline,
+  setWithdrawn,
+  setWriteRegion,
+  settled,
+  singleWriteEndpoint,
+  through,
+} from "./support.mjs";
 
 suite("regions", () => {
   const [first, second] = regions;
@@ -54,8 +69,83 @@ suite("regions", () => {
       await setOnline(first);
     }
     await settled();
-    const back = through(connect([first]), orders);
-    assert.equal((await back.item("during", "t3").read()).resource.id, "during");
+    const [{ resource }, tries] = await attempts(() => own.item("during", "t3").read());
+    assert.equal(resource.id, "during");
+    assert.deepEqual(tries, [[first, 200]], "the same client is back at once");
+  });
+
+  test("stand in for one that is withdrawn, and the same client comes back to it", async () => {
+    // The client's own timer, which has it ask for the account's regions every five minutes, goes as this test wants.
+    mock.timers.enable({ apis: ["setInterval"] });
+    try {
+      const connectionPolicy = { enableBackgroundEndpointRefreshing: true };
+      const own = through(connect([first, second], { connectionPolicy }), orders);
+      const put = (id) => attempts(() => own.items.create({ id, tenant: "t5" }));
+      assert.deepEqual((await put("before"))[1], [[first, 201]]);
+      await setWithdrawn(first);
+      try {
+        assert.deepEqual((await put("during"))[1], [[first, 403, 1008], [second, 201]]);
+        const [{ resource }, tries] = await attempts(() => own.item("during", "t5").read());
+        assert.equal(resource.id, "during");
+        assert.deepEqual(tries, [[second, 200]], "it has learnt");
+      } finally {
+        await setOnline(first);
+      }
+      await settled();
+      mock.timers.tick(5 * 60 * 1000);
+      const deadline = performance.now() + 30_000;
+      let tries;
+      do {
+        assert.ok(performance.now() < deadline, "it comes back");
+        [, tries] = await attempts(() => own.item("during", "t5").read());
+      } while (tries[0][0] !== first);
+      assert.deepEqual(tries, [[first, 200]]);
+      assert.deepEqual((await put("after"))[1], [[first, 201]]);
+    } finally {
+      mock.timers.reset();
+    }
+  });
+
+  test("are asked only for what they have, by the session that the client keeps", async () => {
+    const client = connect([second, first], { consistencyLevel: "Session" });
+    const own = through(client, orders);
+    const put = (n) => attempts(() => own.items.upsert({ id: "kept", tenant: "t6", n }, { excludedLocations: [second] }));
+    const read = () => attempts(() => own.item("kept", "t6").read());
+    assert.deepEqual((await put(1))[1], [[first, 201]]);
+    await settled();
+    assert.deepEqual((await read())[1], [[second, 200]]);
+    await cut(first);
+    try {
+      assert.deepEqual((await put(2))[1], [[first, 200]]);
+      // This SDK asks the same region as often as the account has regions, and then gives up what it knows of the
+      // session (`sessionRetryPolicy.js` of `@azure/cosmos` 4.10.1).
+      const [{ resource }, tries] = await read();
+      assert.deepEqual(tries, [...regions.map(() => [second, 404, 1002]), [second, 200]]);
+      assert.equal(resource.n, 1);
+      assert.deepEqual((await put(3))[1], [[first, 200]]);
+    } finally {
+      await open(first);
+    }
+    await settled();
+    const [{ resource }, tries] = await read();
+    assert.deepEqual(tries, [[second, 200]]);
+    assert.equal(resource.n, 3);
+  });
+
+  test("of which only one takes writes are written to there, wherever that is", async () => {
+    const client = connect([second, first], { endpoint: singleWriteEndpoint });
+    const moving = await makeContainer("moving", client);
+    const put = (id) => attempts(() => moving.items.create({ id, tenant: "t1" }));
+    assert.deepEqual((await put("before"))[1], [[first, 201]]);
+    await settled();
+    assert.deepEqual((await attempts(() => moving.item("before", "t1").read()))[1], [[second, 200]]);
+    for (const [id, old, now] of [["after", first, second], ["back", second, first]]) {
+      await setWriteRegion(now);
+      assert.deepEqual((await put(id))[1], [[old, 403, 3], [now, 201]]);
+      assert.deepEqual((await put(`${id} that`))[1], [[now, 201]], "it has learnt");
+    }
+    const { resources } = await moving.items.query("SELECT VALUE c.id FROM c", { partitionKey: "t1" }).fetchAll();
+    assert.deepEqual(resources.sort(), ["after", "after that", "back", "back that", "before"]);
   });
 
   // Between regions, this SDK moves on answers and on names that do not resolve, not on a refused connection

@@ -4,3 +4,4 @@ import "./items.mjs";
 import "./queries.mjs";
 import "./feed.mjs";
 import "./regions.mjs";
+import "./throughput.mjs";

@@ -1,9 +1,35 @@
 """Several regions that all take writes, and one of them going away."""
 
 import unittest
+from functools import partial
+from unittest import mock
 
+from azure.cosmos import _global_endpoint_manager
 from feed import drain
-from support import REGIONS, connect, make_container, set_offline, set_online, settled, through
+from support import (
+    REGIONS,
+    SINGLE_WRITE_ENDPOINT,
+    Attempts,
+    connect,
+    cut,
+    eventually,
+    make_container,
+    open_links,
+    set_offline,
+    set_online,
+    set_withdrawn,
+    set_write_region,
+    settled,
+    through,
+)
+
+FIRST, SECOND = REGIONS[:2]
+
+
+def five_minutes_later():
+    """Moves the clock by which a client decides to ask for the account's regions again."""
+    now = _global_endpoint_manager.current_time_millis
+    return mock.patch.object(_global_endpoint_manager, "current_time_millis", lambda: now() + 5 * 60 * 1000 + 1)
 
 
 class Regions(unittest.TestCase):
@@ -39,3 +65,72 @@ class Regions(unittest.TestCase):
         settled()
         back = through(connect([REGIONS[0]]), self.orders)
         self.assertEqual(back.read_item("during", "t2")["id"], "during")
+
+    def test_stand_in_for_one_that_is_withdrawn_and_the_same_client_comes_back_to_it(self):
+        own = through(connect([FIRST, SECOND]), self.orders)
+        attempts = Attempts()
+
+        def put(name):
+            return attempts.of(partial(own.upsert_item, {"id": name, "tenant": "t3"}))
+
+        read = partial(own.read_item, "during", "t3")
+        self.assertEqual(put("before"), [(FIRST, 201)])
+        set_withdrawn(FIRST)
+        try:
+            refused, *others, done = put("during")
+            self.assertEqual((refused, done[1]), ((FIRST, 403, 1008), 201))
+            self.assertNotEqual(done[0], FIRST)
+            # Until it has learnt, in the background, that the region is none of the account's.
+            self.assertLessEqual(set(others), {(FIRST, 403, 1008)})
+            settled()
+            eventually("it has learnt", lambda: attempts.of(read) == [(SECOND, 200)])
+        finally:
+            set_online(FIRST)
+        settled()
+        with five_minutes_later():
+            eventually("it comes back", lambda: attempts.of(read) == [(FIRST, 200)])
+            eventually("and writes there", lambda: [attempt[0] for attempt in put("after")] == [FIRST])
+
+    def test_are_asked_only_for_what_they_have_by_the_session_that_the_client_keeps(self):
+        own = through(connect([SECOND, FIRST]), self.orders)
+        attempts = Attempts()
+
+        def put(n):
+            item = {"id": "kept", "tenant": "t4", "n": n}
+            return attempts.of(partial(own.upsert_item, item, excluded_locations=[SECOND]))
+
+        read = partial(own.read_item, "kept", "t4")
+        self.assertEqual(put(1), [(FIRST, 201)])
+        settled()
+        self.assertEqual(attempts.of(read), [(SECOND, 200)])
+        cut(FIRST)
+        try:
+            self.assertEqual(put(2), [(FIRST, 200)])
+            self.assertEqual(attempts.of(read), [(SECOND, 404, 1002), (FIRST, 200)])
+            self.assertEqual(read()["n"], 2)
+            self.assertEqual(put(3), [(FIRST, 200)])
+        finally:
+            open_links(FIRST)
+        settled()
+        self.assertEqual(attempts.of(read), [(SECOND, 200)])
+        self.assertEqual(read()["n"], 3)
+
+    def test_of_which_only_one_takes_writes_are_written_to_there_wherever_that_is(self):
+        client = connect([SECOND, FIRST], SINGLE_WRITE_ENDPOINT)
+        moving = make_container("moving", client)
+        attempts = Attempts()
+
+        def put(name):
+            return attempts.of(partial(moving.create_item, {"id": name, "tenant": "t1"}))
+
+        self.assertEqual(put("before"), [(FIRST, 201)])
+        settled()
+        self.assertEqual(attempts.of(partial(moving.read_item, "before", "t1")), [(SECOND, 200)])
+        for name, old, new in [("after", FIRST, SECOND), ("back", SECOND, FIRST)]:
+            set_write_region(new)
+            *refused, done = put(name)
+            # Until it has learnt, in the background, where writes go now.
+            self.assertEqual((set(refused), done), ({(old, 403, 3)}, (new, 201)))
+            self.assertEqual(put(f"{name} that"), [(new, 201)])
+        found = moving.query_items("SELECT VALUE c.id FROM c", partition_key="t1")
+        self.assertEqual(sorted(found), ["after", "after that", "back", "back that", "before"])

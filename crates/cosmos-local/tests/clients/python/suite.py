@@ -6,5 +6,6 @@ from feed import *  # noqa: F403
 from items import *  # noqa: F403
 from queries import *  # noqa: F403
 from regions import *  # noqa: F403
+from throughput import *  # noqa: F403
 
 unittest.main(verbosity=2)
