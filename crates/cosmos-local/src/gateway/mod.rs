@@ -381,14 +381,17 @@ impl Gateway {
         let Some(token) = request.header("x-ms-session-token").filter(|_| is_session) else {
             return Ok(());
         };
-        let range = serving(request, container);
+        // Whatever it finds may come from any range that it touches.
+        let scope = documents::scope(request, container)?;
+        let ranges = container.ranges().all().iter();
+        let ranges: Vec<&Range> = ranges.filter(|range| scope.touches(range)).collect();
         let replica = &region.replica;
         let reached = async {
             let mut changes = replica.changes();
             loop {
                 changes.borrow_and_update();
                 let members = self.members();
-                if session::is_satisfied(token, &replica.read(), range, &members.membership)
+                if session::is_satisfied(token, &replica.read(), &ranges, &members.membership)
                     .map_err(ApiError::bad_request)?
                 {
                     return Ok(());
@@ -432,7 +435,7 @@ impl Gateway {
     }
 }
 
-/// The range that serves a request. One that spans several ends in the last.
+/// The range that an answer names: the one that serves the request, or the last of them.
 fn serving<'a>(request: &Request, container: &'a Container) -> &'a Range {
     let ranges = container.ranges();
     let named = request
