@@ -3,15 +3,15 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DiskError, EMULATOR_KEY, RegionConfig, RegionError, WriteMode,
+    DiskError, EMULATOR_KEY, RegionConfig, RegionError,
     container::Container,
     gateway::{self, Gateway, Listener, Region},
     metadata::MetadataError,
     replication::{Link, LinkControl, LinkQuality, LinkState},
-    topology::{DRAIN, Topology},
+    topology::Topology,
     ttl::Lifetimes,
 };
 
@@ -307,40 +307,21 @@ impl Account {
 
     /// Makes another region the one that takes the writes; waits while regions are added or removed.
     ///
+    /// A graceful one may take 30 seconds, in which nobody takes writes. Whoever drops the future gives it up: the old
+    /// region takes writes again.
+    ///
     /// # Errors
-    /// When the account is not a single-write account or has no such region; and, if it is to be graceful, when the last
-    /// changes do not arrive.
+    /// When the account is not a single-write account or has no such region; if it is to be graceful, when the last changes
+    /// do not arrive; when the account is shut down.
     pub async fn fail_over(&self, to: &str, failover: Failover) -> Result<(), ControlError> {
-        // The new one is not to leave before it is the one.
-        let _held = self.inner.topology.hold().await;
-        let target = self.region(to)?;
-        let gateway = &self.inner.gateway;
-        if gateway.write_mode() == WriteMode::Multi {
-            return Err(ControlError::EveryRegionWrites);
-        }
-        if !target.is_listed() {
-            return Err(ControlError::Withdrawn(to.to_owned()));
-        }
-        if failover == Failover::Graceful {
-            gateway.freeze(true);
-            let is_drained = tokio::select! {
-                () = self.drain(gateway.hub(), target.index) => true,
-                () = sleep(DRAIN) => false,
-                () = self.inner.topology.stop().cancelled() => false,
-            };
-            gateway.freeze(false);
-            if !is_drained {
-                return Err(ControlError::Undrained(to.to_owned()));
-            }
-        }
-        Ok(gateway.metadata().set_hub(target.index)?)
-    }
-
-    /// Waits until a region has what another has accepted.
-    async fn drain(&self, source: usize, target: usize) {
-        let links = self.inner.topology.links();
-        if let Some(link) = links.iter().find(|link| link.is(source, target)) {
-            link.drained().await;
+        let (topology, to) = (Arc::clone(&self.inner.topology), to.to_owned());
+        let given_up = CancellationToken::new();
+        let _until_dropped = given_up.clone().drop_guard();
+        // A task of its own leaves nothing half done when nobody waits for it any more.
+        let moving = async move { topology.fail_over(&to, failover, &given_up).await };
+        match tokio::spawn(moving).await {
+            Ok(moved) => moved,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 

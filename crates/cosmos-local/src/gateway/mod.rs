@@ -92,6 +92,15 @@ impl Members {
     }
 }
 
+/// While it is there, no region takes writes.
+pub(crate) struct Frozen<'a>(&'a AtomicBool);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 /// All gateways of an account; each listener says which region it speaks for.
 pub(crate) struct Gateway {
     sign_in: SignIn,
@@ -151,8 +160,10 @@ impl Gateway {
         regions.find(|region| region.index == self.hub()).cloned()
     }
 
-    pub(crate) fn freeze(&self, frozen: bool) {
-        self.is_frozen.store(frozen, Ordering::SeqCst);
+    /// Lets no region take writes as long as what is returned is there.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        self.is_frozen.store(true, Ordering::SeqCst);
+        Frozen(&self.is_frozen)
     }
 
     /// Whether the account would have no region, or no write region, without this one.
@@ -181,8 +192,7 @@ impl Gateway {
         if self.is_writable(region) {
             return Ok(());
         }
-        let message = format!("the region {} does not take writes", region.name);
-        Err(ApiError::new(StatusCode::FORBIDDEN, message).substatus(3))
+        Err(region.takes_no_writes())
     }
 
     pub(crate) fn metadata(&self) -> &Metadata {

@@ -252,7 +252,7 @@ pub(crate) struct State {
     /// Own mutations that other regions may still need, by number.
     pub(crate) log: BTreeMap<u64, Arc<Record>>,
     pub(crate) stamp: u64,
-    /// Whether the region accepts nothing any more, because it is being removed.
+    /// Whether the region accepts nothing any more, because it is being removed or has handed over the writes.
     pub(super) is_sealed: bool,
     /// Containers that were deleted; mutations of theirs that are still on their way only count.
     dropped: HashSet<u32>,

@@ -8,7 +8,7 @@ use cosmos_local::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Container, REGIONS, Raw, builder, eventually, gateways, key, set_links, settled,
+    Answer, Container, REGIONS, Raw, UPSERT, builder, eventually, gateways, key, set_links, settled,
 };
 
 fn definition() -> Value {
@@ -117,6 +117,76 @@ async fn one_region_takes_the_writes_and_hands_over() {
         .unwrap_err();
     assert!(matches!(refused, ControlError::EveryRegionWrites));
     multi.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_write_that_was_let_in_before_a_failover_is_not_accepted_after_it() {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    let k = key("t");
+    for round in 1..=10 {
+        let (old, new) = ((round + 1) % 2, round % 2);
+        settled(&account).await;
+        // It waits for what the new write region accepts next.
+        let accepted = round / 2;
+        let token = format!("0:1#0#{}={}", new + 1, accepted + round % 2);
+        let waiting = {
+            let (items, k) = (items[old].clone(), k.clone());
+            let item = json!({"id": format!("late-{round}"), "k": "t"});
+            tokio::spawn(async move {
+                let headers = [UPSERT, ("x-ms-session-token", token.as_str())];
+                items.send("POST", "docs", &k, &headers, Some(&item)).await
+            })
+        };
+        tokio::task::yield_now().await;
+        // A request that is answered after it was sent: most likely it has been let in.
+        items[old].read(&k, "none").await;
+        account
+            .fail_over(REGIONS[new], Failover::Forced)
+            .await
+            .unwrap();
+        assert_eq!(put(&items[new], "next", json!({})).await.status / 100, 2);
+        let late = waiting.await.unwrap();
+        assert!(
+            [(403, 3), (404, 1002)].contains(&late.codes()),
+            "{round}: {late:?}"
+        );
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_failover_that_is_given_up_changes_nothing() {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    set_links(&account, LinkState::Cut);
+    put(&items[0], "a", json!({})).await;
+    let waiting = account.fail_over(REGIONS[1], Failover::Graceful);
+    let given_up = tokio::time::timeout(Duration::from_millis(20), waiting).await;
+    assert!(given_up.is_err(), "it waits for the link");
+    eventually("the old region takes writes", async || {
+        put(&items[0], "b", json!({})).await.status < 300
+    })
+    .await;
+    set_links(&account, LinkState::Open);
+    account
+        .fail_over(REGIONS[1], Failover::Graceful)
+        .await
+        .unwrap();
+    assert_eq!(items[1].read(&key("t"), "b").await.status, 200);
+    account.shutdown().await;
 }
 
 #[tokio::test]
