@@ -72,7 +72,7 @@ pub(crate) fn endpoint(port: u16) -> String {
 /// Whom a listener speaks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Door {
-    /// The account: whichever region is the hub.
+    /// The account: the hub, or whichever region answers in its place.
     Account,
     /// One region.
     Region(Arc<Region>),
@@ -160,6 +160,14 @@ impl Gateway {
         regions.find(|region| region.index == self.hub()).cloned()
     }
 
+    /// The region behind the account's own endpoint: the hub, and while that does not answer, the first that does.
+    fn front(&self) -> Option<Arc<Region>> {
+        let members = self.members();
+        let hub = self.hub_region().into_iter();
+        let mut regions = hub.chain(members.regions.iter().cloned());
+        regions.find(|region| region.is_answering())
+    }
+
     /// Lets no region take writes as long as what is returned is there.
     pub(crate) fn freeze(&self) -> Frozen<'_> {
         self.is_frozen.store(true, Ordering::SeqCst);
@@ -224,10 +232,17 @@ impl Gateway {
     async fn enter(&self, door: &Door, request: &Request) -> Result<Reply, ApiError> {
         match door {
             Door::Account => {
-                let hub = self.hub_region().ok_or_else(|| {
-                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the account is not ready")
-                })?;
-                self.route(&hub, request).await
+                let unavailable = |why| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why);
+                // Which regions there are can be learnt whatever has happened to them.
+                if request.target == Target::Account {
+                    self.authorize(request)?;
+                    let hub = self.hub_region();
+                    let hub = hub.ok_or(unavailable("the account is not ready"))?;
+                    return Ok(self.account(&hub));
+                }
+                let region = self.front();
+                let region = region.ok_or(unavailable("no region of the account answers"))?;
+                self.route(&region, request).await
             }
             Door::Region(region) => match region.availability() {
                 Availability::Online => self.route(region, request).await,

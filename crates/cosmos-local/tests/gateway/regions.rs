@@ -190,6 +190,60 @@ async fn a_failover_that_is_given_up_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_accounts_endpoint_is_served_by_the_next_region_while_the_hub_is_away() {
+    for mode in [WriteMode::Multi, WriteMode::Single] {
+        let account = builder(3).write_mode(mode).start().await.unwrap();
+        let raw = gateways(&account);
+        raw[0].create(definition()).await;
+        let global = Raw::new(&account.endpoint());
+        let items = global.container("c");
+        put(&items, "a", json!({})).await;
+        settled(&account).await;
+        let set = async |region: usize, availability| {
+            let name = REGIONS[region];
+            account.set_availability(name, availability).await.unwrap();
+        };
+        let mut ways = vec![
+            Availability::Refusing,
+            Availability::Silent,
+            Availability::Failing,
+        ];
+        if mode == WriteMode::Multi {
+            ways.push(Availability::Withdrawn);
+        }
+        for away in ways {
+            set(0, away).await;
+            assert_eq!(items.read(&key("t"), "a").await.status, 200, "{away:?}");
+            let written = put(&items, "b", json!({})).await;
+            match mode {
+                WriteMode::Multi => {
+                    // An etag names the region that has made the version.
+                    let etag = written.header("etag");
+                    assert!(etag.starts_with("\"0001-"), "{away:?}: {etag}");
+                }
+                WriteMode::Single => assert_eq!(written.codes(), (403, 3), "{away:?}"),
+            }
+            set(0, Availability::Online).await;
+        }
+        let written = put(&items, "b", json!({})).await;
+        assert!(
+            written.header("etag").starts_with("\"0000-"),
+            "the hub is back"
+        );
+        for region in 0..3 {
+            set(region, Availability::Silent).await;
+        }
+        assert_eq!(items.read(&key("t"), "a").await.status, 503);
+        assert_eq!(
+            global.send("GET", "", &[], None).await.status,
+            200,
+            "which regions there are can be learnt all the same"
+        );
+        account.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn a_region_can_refuse_connections_or_answer_that_it_is_unavailable() {
     let account = builder(2).start().await.unwrap();
     let raw = gateways(&account);
