@@ -244,6 +244,43 @@ async fn the_accounts_endpoint_is_served_by_the_next_region_while_the_hub_is_awa
 }
 
 #[tokio::test]
+async fn a_feed_does_not_go_on_where_its_account_never_was() {
+    let start = async || {
+        let account = builder(2).start().await.unwrap();
+        let raw = gateways(&account);
+        raw[0].create(definition()).await;
+        let items = containers(&raw);
+        put(&items[0], "a", json!({})).await;
+        settled(&account).await;
+        (account, items)
+    };
+    let versions = async |items: &Container, after: &str| {
+        let headers = [("a-im", "Full-Fidelity Feed"), ("if-none-match", after)];
+        items.send("GET", "docs", "", &headers, None).await
+    };
+    let (account, items) = start().await;
+    put(&items[0], "b", json!({})).await;
+    settled(&account).await;
+    let latest = items[0].changes(None, &[]).await.header("etag").to_owned();
+    let all = versions(&items[0], "*").await.header("etag").to_owned();
+    assert_eq!(items[1].changes(Some(&latest), &[]).await.status, 304);
+    account.shutdown().await;
+
+    // Without a data folder it has forgotten everything.
+    let (account, items) = start().await;
+    for refused in [
+        items[0].changes(Some(&latest), &[]).await,
+        items[1].changes(Some(&latest), &[]).await,
+        versions(&items[0], &all).await,
+    ] {
+        let message = refused.body["message"].as_str().unwrap();
+        assert_eq!(refused.status, 400, "{message}");
+        assert!(message.contains("from the beginning"), "{message}");
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_region_can_refuse_connections_or_answer_that_it_is_unavailable() {
     let account = builder(2).start().await.unwrap();
     let raw = gateways(&account);
