@@ -330,17 +330,15 @@ impl CosmosLocal {
     }
 }
 
-/// Drops what the data files still hold of containers that were deleted right before the last stop.
+/// Drops what replicas hold of containers that were deleted without their knowledge, right before the last stop or while
+/// they were copied; and lets them take nothing more of these, which may still be on its way.
 async fn forget_deleted(metadata: &Metadata, replicas: &[Arc<Replica>]) {
-    let known: BTreeSet<u32> = metadata
-        .all_containers()
-        .iter()
-        .map(|container| container.number)
-        .collect();
+    let gone = metadata.gone();
     for replica in replicas {
-        let held: Vec<u32> = replica.read().tables.keys().copied().collect();
-        for container in held.iter().filter(|number| !known.contains(number)) {
-            replica.forget(*container).await;
+        let known = |number: &&u32| replica.read().is_dropped(**number);
+        let unknown: Vec<u32> = gone.iter().filter(|it| !known(it)).copied().collect();
+        for container in unknown {
+            replica.forget(container).await;
         }
     }
 }
@@ -349,4 +347,41 @@ async fn bind(port: u16) -> Result<Socket, StartError> {
     Socket::bind(port)
         .await
         .map_err(|source| StartError::Listen { port, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{container::Container, record, replica::State};
+
+    #[tokio::test]
+    async fn what_is_still_on_its_way_to_a_deleted_container_is_not_kept() {
+        let metadata = Metadata::default();
+        let database = json!({"id": "db"});
+        let database = database.as_object().expect("an object");
+        metadata.create_database(database, None).expect("valid");
+        let make = |id: &str| {
+            let container = json!({"id": id, "partitionKey": {"paths": ["/k"], "kind": "Hash"}});
+            let container = container.as_object().expect("an object").clone();
+            metadata.create_container("db", container, 1, None)
+        };
+        let (gone, kept) = (make("gone").expect("valid"), make("kept").expect("valid"));
+        let late = |number, container: &Container| {
+            let mut record = record::tests::record(0, number, [0; 3], 0.0, true);
+            Arc::make_mut(&mut record).container = container.number;
+            record
+        };
+        let replica = Arc::new(Replica::in_memory(1, State::empty(2)));
+        let early = vec![late(1, &gone), late(2, &kept)];
+        replica.apply(early).await.expect("in memory");
+        metadata.delete_container(&gone).expect("is there");
+        forget_deleted(&metadata, std::slice::from_ref(&replica)).await;
+        let records = vec![late(3, &gone), late(4, &kept)];
+        replica.apply(records).await.expect("in memory");
+        let state = replica.read();
+        let tables: Vec<u32> = state.tables.keys().copied().collect();
+        assert_eq!((state.seen_of(0), tables), (4, vec![kept.number]));
+    }
 }

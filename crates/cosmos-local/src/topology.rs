@@ -167,7 +167,7 @@ impl Topology {
         }
         let region = Arc::new(Region::new(&config.name, socket.port(), replica));
         self.launch(membership, vec![(Arc::clone(&region), socket)]);
-        // One may have been deleted while its items were copied.
+        // A container may have been deleted while its items were copied.
         forget_deleted(
             self.gateway.metadata(),
             std::slice::from_ref(&region.replica),

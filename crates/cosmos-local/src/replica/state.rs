@@ -357,7 +357,7 @@ impl State {
         (!items.is_empty()).then_some(Tombstones { known, items })
     }
 
-    pub(super) fn is_dropped(&self, container: u32) -> bool {
+    pub(crate) fn is_dropped(&self, container: u32) -> bool {
         self.dropped.contains(&container)
     }
 
