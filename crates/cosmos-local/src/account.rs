@@ -110,8 +110,34 @@ pub enum Availability {
     Withdrawn,
 }
 
+/// What requests are for, as far as a [`Fault`] tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Items are read one by one or listed, and conflicts.
+    Read,
+    /// Items are written; all batches are here.
+    Write,
+    /// Queries, and plans for them.
+    Query,
+    /// The change feed.
+    Feed,
+    /// The region's account document, databases, containers, partition key ranges and offers.
+    Metadata,
+}
+
+impl Operation {
+    /// Everything.
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::Query,
+        Self::Feed,
+        Self::Metadata,
+    ];
+}
+
 /// An answer that a region gives, now and then, instead of doing what it is asked.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
     /// HTTP status, such as 503, 410, 429 or 449.
     pub status: u16,
@@ -119,6 +145,20 @@ pub struct Fault {
     pub substatus: u32,
     /// How likely: 0 is never, and 1 or more, always.
     pub likelihood: f64,
+    /// The requests that it hits.
+    pub operations: Vec<Operation>,
+}
+
+impl Default for Fault {
+    /// 503, always, to everything.
+    fn default() -> Self {
+        Self {
+            status: 503,
+            substatus: 0,
+            likelihood: 1.0,
+            operations: Operation::ALL.to_vec(),
+        }
+    }
 }
 
 /// How the write region moves.
@@ -325,13 +365,14 @@ impl Account {
         }
     }
 
-    /// Makes operations on items in a region fail, now and then, before anything is done; `None` ends it.
+    /// Makes requests to a region fail, now and then, before anything is done; `None` ends it. The account document at the
+    /// account's own endpoint is no region's.
     ///
     /// # Errors
     /// When there is no such region, or no such status.
     pub fn set_fault(&self, region: &str, fault: Option<Fault>) -> Result<(), ControlError> {
         let region = self.region(region)?;
-        if let Some(fault) = fault
+        if let Some(fault) = &fault
             && !(400..600).contains(&fault.status)
         {
             return Err(ControlError::NoFault(fault.status));

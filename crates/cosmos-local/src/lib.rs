@@ -76,7 +76,9 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use thiserror::Error;
 
 use account::Inner;
-pub use account::{Account, Availability, ControlError, Failover, Fault, LinkStatus, RegionStatus};
+pub use account::{
+    Account, Availability, ControlError, Failover, Fault, LinkStatus, Operation, RegionStatus,
+};
 use auth::{MasterKey, SignIn};
 pub use disk::DiskError;
 use folder::{DataFolder, Opened};

@@ -42,7 +42,7 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use crate::{
-    Availability, WriteMode,
+    Availability, Operation, WriteMode,
     auth::{Caller, SignIn, Signed},
     charge,
     container::Container,
@@ -263,6 +263,9 @@ impl Gateway {
 
     async fn route(&self, region: &Region, request: &Request) -> Result<Reply, ApiError> {
         self.authorize(request)?;
+        if request.operation() == Operation::Metadata {
+            region.meet_fault(Operation::Metadata)?;
+        }
         if request.changes_metadata() {
             self.writable(region)?;
         }
@@ -321,7 +324,7 @@ impl Gateway {
             .substatus(3200)
             .retry_after(wait)),
             None => {
-                let reply = match region.meet_fault() {
+                let reply = match region.meet_fault(request.operation()) {
                     Ok(()) => operation.await,
                     Err(fault) => Err(fault),
                 };

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{FAULT_RETRY, reply::ApiError};
 use crate::{
-    Availability, Fault,
+    Availability, Fault, Operation,
     budget::Budget,
     replica::{Replica, WriteError},
 };
@@ -67,10 +67,12 @@ impl Region {
     }
 
     /// The failure that a request meets, if it is to meet one.
-    pub(super) fn meet_fault(&self) -> Result<(), ApiError> {
-        let fault = *self.fault.borrow();
-        match fault {
-            Some(fault) if rand::random::<f64>() < fault.likelihood => {
+    pub(super) fn meet_fault(&self, operation: Operation) -> Result<(), ApiError> {
+        let is_hit = |fault: &Fault| {
+            fault.operations.contains(&operation) && rand::random::<f64>() < fault.likelihood
+        };
+        match &*self.fault.borrow() {
+            Some(fault) if is_hit(fault) => {
                 let status =
                     StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let error =

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cosmos_local::{
-    Availability, ControlError, Failover, Fault, LinkQuality, LinkState, WriteMode,
+    Availability, ControlError, Failover, Fault, LinkQuality, LinkState, Operation, WriteMode,
 };
 use serde_json::{Value, json};
 
@@ -540,7 +540,7 @@ async fn failures_can_be_asked_for() {
         let fault = Fault {
             status,
             substatus,
-            likelihood: 1.0,
+            ..Fault::default()
         };
         account.set_fault(REGIONS[0], Some(fault)).unwrap();
         let failed = put(&items[0], "a", json!({})).await;
@@ -554,9 +554,8 @@ async fn failures_can_be_asked_for() {
         );
     }
     let sometimes = Fault {
-        status: 503,
-        substatus: 0,
         likelihood: 0.5,
+        ..Fault::default()
     };
     account.set_fault(REGIONS[0], Some(sometimes)).unwrap();
     let mut statuses = std::collections::BTreeSet::new();
@@ -573,10 +572,72 @@ async fn failures_can_be_asked_for() {
     );
     let no_failure = Fault {
         status: 200,
-        substatus: 0,
-        likelihood: 1.0,
+        ..Fault::default()
     };
     assert!(account.set_fault(REGIONS[0], Some(no_failure)).is_err());
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn failures_hit_the_operations_that_they_are_for() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account).remove(0);
+    raw.create(definition()).await;
+    let items = raw.container("c");
+    let k = key("t");
+    put(&items, "a", json!({})).await;
+    let query = json!({"query": "SELECT * FROM c"});
+    let plan = [("x-ms-cosmos-is-query-plan-request", "True")];
+    for operation in Operation::ALL {
+        let fault = Fault {
+            operations: vec![operation],
+            ..Fault::default()
+        };
+        account.set_fault(REGIONS[0], Some(fault)).unwrap();
+        let failing = |answer: &Answer| answer.status == 503;
+        for (what, answers) in [
+            (
+                Operation::Read,
+                vec![
+                    items.read(&k, "a").await,
+                    items.send("GET", "docs", "", &[], None).await,
+                    items.send("GET", "conflicts", "", &[], None).await,
+                ],
+            ),
+            (
+                Operation::Write,
+                vec![
+                    put(&items, "a", json!({})).await,
+                    items.delete(&k, "none").await,
+                    items
+                        .batch(&k, json!([{"operationType": "Read", "id": "a"}]))
+                        .await,
+                ],
+            ),
+            (
+                Operation::Query,
+                vec![
+                    items.query("SELECT * FROM c", &[]).await,
+                    items.send("POST", "docs", "", &plan, Some(&query)).await,
+                ],
+            ),
+            (Operation::Feed, vec![items.changes(None, &[]).await]),
+            (
+                Operation::Metadata,
+                vec![
+                    raw.send("GET", "", &[], None).await,
+                    raw.send("GET", "dbs/db/colls/c", &[], None).await,
+                    items.send("GET", "pkranges", "", &[], None).await,
+                ],
+            ),
+        ] {
+            for answer in &answers {
+                assert_eq!(failing(answer), what == operation, "{what:?}: {answer:?}");
+            }
+        }
+        let global = Raw::new(&account.endpoint());
+        assert_eq!(global.send("GET", "", &[], None).await.status, 200);
+    }
     account.shutdown().await;
 }
 
