@@ -24,7 +24,7 @@
 //! `COMPATIBILITY.md`, which is tested, says what of the service is here; `benches/gateway` measures it.
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined functions, deleting by partition key, users and
-//! permissions, Entra ID tokens.
+//! permissions. Entra ID tokens are taken when that is switched on.
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
@@ -179,6 +179,7 @@ pub struct CosmosLocal {
     partitions: Option<u32>,
     throughput: Option<u32>,
     entra_tokens: bool,
+    check_dates: bool,
     upkeep: Option<Duration>,
 }
 
@@ -248,6 +249,14 @@ impl CosmosLocal {
         self
     }
 
+    /// Refuses signatures of the account key whose date is more than 15 minutes from this machine's time, as the service
+    /// does. Off by default: clocks of containers stand still now and then.
+    #[must_use]
+    pub fn check_dates(mut self, checked: bool) -> Self {
+        self.check_dates = checked;
+        self
+    }
+
     /// How often logs are cut down, deletes forgotten that nobody needs any more, and expired items deleted; every second by
     /// default. Expired items cannot be seen, and deleted ones not read, however seldom that is.
     #[must_use]
@@ -285,6 +294,7 @@ impl CosmosLocal {
         let sign_in = SignIn {
             key,
             entra_tokens: self.entra_tokens,
+            checks_dates: self.check_dates,
         };
         let partitions = self.partitions.unwrap_or(1);
         let gateway = Arc::new(Gateway::new(sign_in, metadata, self.write_mode, partitions));

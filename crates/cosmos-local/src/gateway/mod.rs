@@ -39,11 +39,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use crate::{
     Availability, Operation, WriteMode,
-    auth::{Caller, SignIn, Signed},
+    auth::{Caller, SignIn, SignInError, Signed},
     charge,
     container::Container,
     epk,
@@ -338,19 +339,18 @@ impl Gateway {
 
     fn authorize(&self, request: &Request) -> Result<(), ApiError> {
         let (resource_type, links) = request.signed();
+        let x_date = request.header("x-ms-date").unwrap_or_default();
+        let date = request.header("date").filter(|_| x_date.is_empty());
         let signed = Signed {
             method: request.method.as_str(),
             resource_type,
             links,
-            date: request
-                .header("x-ms-date")
-                .or(request.header("date"))
-                .unwrap_or_default(),
+            x_date,
+            date: date.unwrap_or_default(),
         };
-        let caller = self
-            .sign_in
-            .check(request.header("authorization"), &signed)
-            .map_err(|message| ApiError::new(StatusCode::UNAUTHORIZED, message))?;
+        let caller =
+            self.sign_in
+                .check(request.header("authorization"), &signed, Timestamp::now())?;
         // What is around the items is Azure's management plane's, for identities. (Microsoft Learn, "Connect to Azure
         // Cosmos DB for NoSQL using role-based access control".)
         let is_management =
@@ -460,6 +460,16 @@ impl Gateway {
             .header("x-ms-content-path", container.rid())
             .header("x-ms-alt-content-path", container.name_path())
             .header("x-ms-documentdb-partitionkeyrangeid", range.id.to_string()))
+    }
+}
+
+impl From<SignInError> for ApiError {
+    fn from(error: SignInError) -> Self {
+        let status = match &error {
+            SignInError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            SignInError::NotNow { .. } => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

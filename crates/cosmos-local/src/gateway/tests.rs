@@ -50,6 +50,7 @@ impl Setup {
         let sign_in = SignIn {
             key: MasterKey::new(EMULATOR_KEY).unwrap(),
             entra_tokens: false,
+            checks_dates: false,
         };
         let gateway = Gateway::new(sign_in, metadata, WriteMode::Multi, 1);
         let regions = membership.members().zip(replicas);
@@ -404,6 +405,21 @@ fn an_authorization_that_is_none_is_refused() {
                 .block_on(setup.gateway.answer(setup.door(), parts, Bytes::new()));
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{text}");
     }
+}
+
+#[test]
+fn a_date_that_is_not_of_azure_is_signed_on_the_line_after() {
+    let setup = Setup::new();
+    let hmac = Hmac::<Sha256>::new_from_slice(&STANDARD.decode(EMULATOR_KEY).unwrap()).unwrap();
+    let hmac = hmac.chain_update(format!("get\ndbs\n\n\n{DATE}\n"));
+    let signature = STANDARD.encode(hmac.finalize().into_bytes());
+    let request = http::Request::builder()
+        .uri("/dbs")
+        .header("authorization", format!("type=master&sig={signature}"))
+        .header("date", DATE);
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let answer = setup.gateway.answer(setup.door(), parts, Bytes::new());
+    assert_eq!(setup.runtime.block_on(answer).status(), StatusCode::OK);
 }
 
 #[test]

@@ -101,6 +101,7 @@ async fn pass(mut suite: Command) {
             builder.region(RegionConfig::new(*name))
         })
         .partitions(PARTITIONS)
+        .check_dates(true)
         .start()
         .await
         .unwrap();
