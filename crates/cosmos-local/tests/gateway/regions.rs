@@ -281,6 +281,32 @@ async fn a_feed_does_not_go_on_where_its_account_never_was() {
 }
 
 #[tokio::test]
+async fn items_that_violate_a_unique_key_together_stay_until_one_is_deleted() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut unique = definition();
+    unique["uniqueKeyPolicy"] = json!({"uniqueKeys": [{"paths": ["/mail"]}]});
+    assert_eq!(raw[0].create(unique).await.status, 201);
+    let items = containers(&raw);
+    set_links(&account, LinkState::Cut);
+    let mail = json!({"mail": "x"});
+    assert_eq!(put(&items[0], "a", mail.clone()).await.status, 201);
+    assert_eq!(put(&items[1], "b", mail.clone()).await.status, 201);
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    for items in &items {
+        for id in ["a", "b"] {
+            assert_eq!(items.read(&key("t"), id).await.status, 200);
+            let written = put(items, id, mail.clone()).await;
+            assert_eq!(written.codes(), (409, 3301));
+        }
+    }
+    assert_eq!(items[0].delete(&key("t"), "a").await.status, 204);
+    assert_eq!(put(&items[0], "b", mail).await.status, 200);
+    account.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_region_can_refuse_connections_or_answer_that_it_is_unavailable() {
     let account = builder(2).start().await.unwrap();
     let raw = gateways(&account);
