@@ -3,15 +3,15 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DiskError, EMULATOR_KEY, RegionConfig, RegionError, WriteMode,
+    DiskError, EMULATOR_KEY, RegionConfig, RegionError,
     container::Container,
     gateway::{self, Gateway, Listener, Region},
     metadata::MetadataError,
     replication::{Link, LinkControl, LinkQuality, LinkState},
-    topology::{DRAIN, Topology},
+    topology::Topology,
     ttl::Lifetimes,
 };
 
@@ -110,8 +110,34 @@ pub enum Availability {
     Withdrawn,
 }
 
+/// What requests are for, as far as a [`Fault`] tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Items are read one by one or listed, and conflicts.
+    Read,
+    /// Items are written; all batches are here.
+    Write,
+    /// Queries, and plans for them.
+    Query,
+    /// The change feed.
+    Feed,
+    /// The region's account document, databases, containers, partition key ranges and offers.
+    Metadata,
+}
+
+impl Operation {
+    /// Everything.
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::Query,
+        Self::Feed,
+        Self::Metadata,
+    ];
+}
+
 /// An answer that a region gives, now and then, instead of doing what it is asked.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
     /// HTTP status, such as 503, 410, 429 or 449.
     pub status: u16,
@@ -119,6 +145,20 @@ pub struct Fault {
     pub substatus: u32,
     /// How likely: 0 is never, and 1 or more, always.
     pub likelihood: f64,
+    /// The requests that it hits.
+    pub operations: Vec<Operation>,
+}
+
+impl Default for Fault {
+    /// 503, always, to everything.
+    fn default() -> Self {
+        Self {
+            status: 503,
+            substatus: 0,
+            likelihood: 1.0,
+            operations: Operation::ALL.to_vec(),
+        }
+    }
 }
 
 /// How the write region moves.
@@ -307,50 +347,32 @@ impl Account {
 
     /// Makes another region the one that takes the writes; waits while regions are added or removed.
     ///
+    /// A graceful one may take 30 seconds, in which nobody takes writes. Whoever drops the future gives it up: the old
+    /// region takes writes again.
+    ///
     /// # Errors
-    /// When the account is not a single-write account or has no such region; and, if it is to be graceful, when the last
-    /// changes do not arrive.
+    /// When the account is not a single-write account or has no such region; if it is to be graceful, when the last changes
+    /// do not arrive; when the account is shut down.
     pub async fn fail_over(&self, to: &str, failover: Failover) -> Result<(), ControlError> {
-        // The new one is not to leave before it is the one.
-        let _held = self.inner.topology.hold().await;
-        let target = self.region(to)?;
-        let gateway = &self.inner.gateway;
-        if gateway.write_mode() == WriteMode::Multi {
-            return Err(ControlError::EveryRegionWrites);
-        }
-        if !target.is_listed() {
-            return Err(ControlError::Withdrawn(to.to_owned()));
-        }
-        if failover == Failover::Graceful {
-            gateway.freeze(true);
-            let is_drained = tokio::select! {
-                () = self.drain(gateway.hub(), target.index) => true,
-                () = sleep(DRAIN) => false,
-                () = self.inner.topology.stop().cancelled() => false,
-            };
-            gateway.freeze(false);
-            if !is_drained {
-                return Err(ControlError::Undrained(to.to_owned()));
-            }
-        }
-        Ok(gateway.metadata().set_hub(target.index)?)
-    }
-
-    /// Waits until a region has what another has accepted.
-    async fn drain(&self, source: usize, target: usize) {
-        let links = self.inner.topology.links();
-        if let Some(link) = links.iter().find(|link| link.is(source, target)) {
-            link.drained().await;
+        let (topology, to) = (Arc::clone(&self.inner.topology), to.to_owned());
+        let given_up = CancellationToken::new();
+        let _until_dropped = given_up.clone().drop_guard();
+        // A task of its own leaves nothing half done when nobody waits for it any more.
+        let moving = async move { topology.fail_over(&to, failover, &given_up).await };
+        match tokio::spawn(moving).await {
+            Ok(moved) => moved,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 
-    /// Makes operations on items in a region fail, now and then, before anything is done; `None` ends it.
+    /// Makes requests to a region fail, now and then, before anything is done; `None` ends it. The account document at the
+    /// account's own endpoint is no region's.
     ///
     /// # Errors
     /// When there is no such region, or no such status.
     pub fn set_fault(&self, region: &str, fault: Option<Fault>) -> Result<(), ControlError> {
         let region = self.region(region)?;
-        if let Some(fault) = fault
+        if let Some(fault) = &fault
             && !(400..600).contains(&fault.status)
         {
             return Err(ControlError::NoFault(fault.status));

@@ -24,7 +24,7 @@
 //! `COMPATIBILITY.md`, which is tested, says what of the service is here; `benches/gateway` measures it.
 //!
 //! Not here, and refused by name: stored procedures, triggers, user-defined functions, deleting by partition key, users and
-//! permissions, Entra ID tokens.
+//! permissions. Entra ID tokens are taken when that is switched on.
 //!
 //! ```
 //! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
@@ -76,7 +76,9 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use thiserror::Error;
 
 use account::Inner;
-pub use account::{Account, Availability, ControlError, Failover, Fault, LinkStatus, RegionStatus};
+pub use account::{
+    Account, Availability, ControlError, Failover, Fault, LinkStatus, Operation, RegionStatus,
+};
 use auth::{MasterKey, SignIn};
 pub use disk::DiskError;
 use folder::{DataFolder, Opened};
@@ -177,6 +179,7 @@ pub struct CosmosLocal {
     partitions: Option<u32>,
     throughput: Option<u32>,
     entra_tokens: bool,
+    check_dates: bool,
     upkeep: Option<Duration>,
 }
 
@@ -246,6 +249,14 @@ impl CosmosLocal {
         self
     }
 
+    /// Refuses signatures of the account key whose date is more than 15 minutes from this machine's time, as the service
+    /// does. Off by default: clocks of containers stand still now and then.
+    #[must_use]
+    pub fn check_dates(mut self, checked: bool) -> Self {
+        self.check_dates = checked;
+        self
+    }
+
     /// How often logs are cut down, deletes forgotten that nobody needs any more, and expired items deleted; every second by
     /// default. Expired items cannot be seen, and deleted ones not read, however seldom that is.
     #[must_use]
@@ -283,6 +294,7 @@ impl CosmosLocal {
         let sign_in = SignIn {
             key,
             entra_tokens: self.entra_tokens,
+            checks_dates: self.check_dates,
         };
         let partitions = self.partitions.unwrap_or(1);
         let gateway = Arc::new(Gateway::new(sign_in, metadata, self.write_mode, partitions));
@@ -330,17 +342,15 @@ impl CosmosLocal {
     }
 }
 
-/// Drops what the data files still hold of containers that were deleted right before the last stop.
+/// Drops what replicas hold of containers that were deleted without their knowledge, right before the last stop or while
+/// they were copied; and lets them take nothing more of these, which may still be on its way.
 async fn forget_deleted(metadata: &Metadata, replicas: &[Arc<Replica>]) {
-    let known: BTreeSet<u32> = metadata
-        .all_containers()
-        .iter()
-        .map(|container| container.number)
-        .collect();
+    let gone = metadata.gone();
     for replica in replicas {
-        let held: Vec<u32> = replica.read().tables.keys().copied().collect();
-        for container in held.iter().filter(|number| !known.contains(number)) {
-            replica.forget(*container).await;
+        let known = |number: &&u32| replica.read().is_dropped(**number);
+        let unknown: Vec<u32> = gone.iter().filter(|it| !known(it)).copied().collect();
+        for container in unknown {
+            replica.forget(container).await;
         }
     }
 }
@@ -349,4 +359,41 @@ async fn bind(port: u16) -> Result<Socket, StartError> {
     Socket::bind(port)
         .await
         .map_err(|source| StartError::Listen { port, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{container::Container, record, replica::State};
+
+    #[tokio::test]
+    async fn what_is_still_on_its_way_to_a_deleted_container_is_not_kept() {
+        let metadata = Metadata::default();
+        let database = json!({"id": "db"});
+        let database = database.as_object().expect("an object");
+        metadata.create_database(database, None).expect("valid");
+        let make = |id: &str| {
+            let container = json!({"id": id, "partitionKey": {"paths": ["/k"], "kind": "Hash"}});
+            let container = container.as_object().expect("an object").clone();
+            metadata.create_container("db", container, 1, None)
+        };
+        let (gone, kept) = (make("gone").expect("valid"), make("kept").expect("valid"));
+        let late = |number, container: &Container| {
+            let mut record = record::tests::record(0, number, [0; 3], 0.0, true);
+            Arc::make_mut(&mut record).container = container.number;
+            record
+        };
+        let replica = Arc::new(Replica::in_memory(1, State::empty(2)));
+        let early = vec![late(1, &gone), late(2, &kept)];
+        replica.apply(early).await.expect("in memory");
+        metadata.delete_container(&gone).expect("is there");
+        forget_deleted(&metadata, std::slice::from_ref(&replica)).await;
+        let records = vec![late(3, &gone), late(4, &kept)];
+        replica.apply(records).await.expect("in memory");
+        let state = replica.read();
+        let tables: Vec<u32> = state.tables.keys().copied().collect();
+        assert_eq!((state.seen_of(0), tables), (4, vec![kept.number]));
+    }
 }

@@ -60,6 +60,10 @@ struct Arguments {
     #[arg(long)]
     entra_tokens: bool,
 
+    /// Refuse signatures whose date is more than 15 minutes from this machine's time
+    #[arg(long)]
+    check_dates: bool,
+
     /// Say that it is ready in one line of JSON
     #[arg(long)]
     json: bool,
@@ -156,6 +160,7 @@ async fn start(arguments: Arguments) -> Result<Account, String> {
         .partitions(arguments.partitions)
         .throughput(arguments.throughput)
         .entra_tokens(arguments.entra_tokens)
+        .check_dates(arguments.check_dates)
         .write_mode(match arguments.write_mode {
             Mode::Multi => WriteMode::Multi,
             Mode::Single => WriteMode::Single,

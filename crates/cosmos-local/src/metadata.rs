@@ -2,7 +2,7 @@
 //! with the data folder, resource ids included.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -229,6 +229,16 @@ impl Metadata {
         self.read(|account| {
             let containers = account.containers.values();
             containers.flat_map(BTreeMap::values).cloned().collect()
+        })
+    }
+
+    /// Numbers that no container has any more, nor ever will have.
+    pub(crate) fn gone(&self) -> Vec<u32> {
+        self.read(|account| {
+            let containers = account.containers.values().flat_map(BTreeMap::values);
+            let there: BTreeSet<u32> = containers.map(|container| container.number).collect();
+            let given = 1..=account.next_number;
+            given.filter(|number| !there.contains(number)).collect()
         })
     }
 

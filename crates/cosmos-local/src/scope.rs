@@ -5,6 +5,7 @@ use std::ops::Bound;
 use crate::{
     epk,
     partition_key::{Named, PartitionKey},
+    ranges::Range,
     record::ItemKey,
     replica::{Item, Table},
 };
@@ -61,6 +62,13 @@ impl Scope {
     /// The one partition key value that this scope is limited to, if it is.
     pub(crate) fn partition(&self) -> Option<&PartitionKey> {
         self.partition.as_ref()
+    }
+
+    /// Whether anything in this scope may lie in a partition key range.
+    pub(crate) fn touches(&self, range: &Range) -> bool {
+        let overlaps = self.start < range.end && range.start < self.end;
+        let holds = |only: &PartitionKey| *range.start <= *only.epk && *only.epk < *range.end;
+        overlaps && self.partition.as_ref().is_none_or(holds)
     }
 
     fn contains_epk(&self, epk: &str) -> bool {

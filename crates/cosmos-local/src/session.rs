@@ -14,13 +14,13 @@ pub(crate) fn token(state: &State, range: &Range, membership: &Membership) -> St
     token
 }
 
-/// Whether a region has applied everything that a client's token names for a range, or for those it was split from.
+/// Whether a region has applied everything that a client's token names for some ranges, or for those they were made of.
 /// Entries of other ranges do not count, nor do regions that have left: before they left, all others got what they had.
 /// Text that is not a token is an error for the client.
 pub(crate) fn is_satisfied(
     token: &str,
     state: &State,
-    serving: &Range,
+    serving: &[&Range],
     membership: &Membership,
 ) -> Result<bool, String> {
     for entry in token
@@ -30,10 +30,11 @@ pub(crate) fn is_satisfied(
     {
         let invalid = || format!("the session token {entry:?} is not valid");
         let (range, rest) = entry.split_once(':').ok_or_else(invalid)?;
-        let is_serving = range
-            .parse()
-            .is_ok_and(|id: u32| id == serving.id || serving.parents.contains(&id));
-        if !is_serving {
+        let is_serving = |id: u32| {
+            let mut serving = serving.iter();
+            serving.any(|range| range.id == id || range.parents.contains(&id))
+        };
+        if !range.parse().is_ok_and(is_serving) {
             continue;
         }
         let mut parts = rest.split('#');
@@ -100,10 +101,19 @@ mod tests {
             ("0:-1#57", Ok(true)),
             ("5:1#1#1=41", Ok(false)),
         ] {
-            let satisfied = is_satisfied(text, &state, &range, &membership);
+            let satisfied = is_satisfied(text, &state, &[&range], &membership);
             assert_eq!(satisfied, expected, "{text}");
         }
-        assert!(is_satisfied("nonsense", &state, &range, &membership).is_err());
+        assert!(is_satisfied("nonsense", &state, &[&range], &membership).is_err());
+        let other = Range {
+            id: 7,
+            ..range.clone()
+        };
+        let both = [&range, &other];
+        let satisfied = |text| is_satisfied(text, &state, &both, &membership);
+        assert_eq!(satisfied("0:1#1#1=1,7:1#1#1=1"), Ok(true));
+        assert_eq!(satisfied("0:1#1#1=1,7:1#999#1=999"), Ok(false));
+        assert_eq!(satisfied("0:1#999#1=999,7:1#1#1=1"), Ok(false));
         membership.join("Southeast Asia").expect("a new name");
         membership.leave(1, 57);
         assert_eq!(token(&state, &range, &membership), "0:3#57#1=40#3=0");
@@ -112,7 +122,7 @@ mod tests {
             ("0:3#1#1=40#3=1", Ok(false)),
             ("0:4#1#1=1#3=0", Ok(false)),
         ] {
-            let satisfied = is_satisfied(text, &state, &range, &membership);
+            let satisfied = is_satisfied(text, &state, &[&range], &membership);
             assert_eq!(satisfied, expected, "{text}");
         }
     }

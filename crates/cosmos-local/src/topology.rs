@@ -13,12 +13,12 @@ use std::{
 use tokio::{
     sync::{Mutex, MutexGuard},
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Availability, ControlError, RegionConfig,
+    Availability, ControlError, Failover, RegionConfig, WriteMode,
     disk::{self, Disk},
     folder::DataFolder,
     forget_deleted,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a region that is to be removed, or to hand over the writes, has to bring its last changes to the others.
-pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// What every region, and every link, starts with.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Topology {
         }
         let region = Arc::new(Region::new(&config.name, socket.port(), replica));
         self.launch(membership, vec![(Arc::clone(&region), socket)]);
-        // One may have been deleted while its items were copied.
+        // A container may have been deleted while its items were copied.
         forget_deleted(
             self.gateway.metadata(),
             std::slice::from_ref(&region.replica),
@@ -234,7 +234,9 @@ impl Topology {
             Ok(membership) => membership,
             Err(error) => {
                 links.into_iter().for_each(|link| self.run(link));
-                region.replica.seal(false).await;
+                // In a single-write account it may be one that has handed over the writes.
+                let takes_writes = self.gateway.is_writable(region);
+                region.replica.seal(!takes_writes).await;
                 region.set_availability(before);
                 return Err(error);
             }
@@ -280,6 +282,68 @@ impl Topology {
             }
         }
         Ok(())
+    }
+
+    /// Makes another region the one that takes the writes, unless `given_up` is cancelled before.
+    pub(crate) async fn fail_over(
+        &self,
+        to: &str,
+        failover: Failover,
+        given_up: &CancellationToken,
+    ) -> Result<(), ControlError> {
+        let undrained = || ControlError::Undrained(to.to_owned());
+        // The new one is not to leave before it is the one.
+        let _held = tokio::select! {
+            held = self.change() => held?,
+            () = given_up.cancelled() => return Err(undrained()),
+        };
+        let members = self.gateway.members();
+        let target = members
+            .find(to)
+            .ok_or_else(|| ControlError::NoSuchRegion(to.to_owned()))?;
+        if self.gateway.write_mode() == WriteMode::Multi {
+            return Err(ControlError::EveryRegionWrites);
+        }
+        if !target.is_listed() {
+            return Err(ControlError::Withdrawn(to.to_owned()));
+        }
+        let old = self
+            .gateway
+            .hub_region()
+            .filter(|old| old.index != target.index);
+        let Some(old) = old else { return Ok(()) };
+        let _frozen = self.gateway.freeze();
+        // A write that was let in before may still be on its way to the replica.
+        old.replica.seal(true).await;
+        let is_ready = match failover {
+            Failover::Graceful => self.hand_over(&old, target, given_up).await,
+            Failover::Forced => true,
+        };
+        let moved = if is_ready {
+            let moved = self.gateway.metadata().set_hub(target.index);
+            moved.map_err(ControlError::from)
+        } else {
+            Err(undrained())
+        };
+        // The other one stays sealed: however late such a write comes, it is not accepted there.
+        let writer = if moved.is_ok() { target } else { &old };
+        writer.replica.seal(false).await;
+        moved
+    }
+
+    /// Waits until a region has what another has accepted; `false` when that takes too long.
+    async fn hand_over(&self, from: &Region, to: &Region, given_up: &CancellationToken) -> bool {
+        let links = self.links();
+        let Some(link) = links.iter().find(|link| link.is(from.index, to.index)) else {
+            return true;
+        };
+        tokio::select! {
+            biased;
+            () = link.drained() => true,
+            () = sleep(DRAIN) => false,
+            () = given_up.cancelled() => false,
+            () = self.stop.cancelled() => false,
+        }
     }
 
     /// Ends all links from and to a region.

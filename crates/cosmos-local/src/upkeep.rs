@@ -146,6 +146,8 @@ async fn expire(replica: &Replica, container: &Arc<Container>, over: BTreeSet<It
                 Ok(_) => {}
                 // One of them was written or deleted meanwhile; the next go takes the others.
                 Err(rejected) if matches!(rejected.error, WriteError::NotFound) => {}
+                // Another region is about to become the hub, and deletes them then.
+                Err(rejected) if matches!(rejected.error, WriteError::Sealed) => return,
                 Err(rejected) => {
                     tracing::warn!(error = %rejected.error, "expired items were not deleted");
                     return;

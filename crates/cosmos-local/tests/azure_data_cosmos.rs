@@ -26,7 +26,8 @@ mod support;
 use support::{REGIONS, set_links, settled};
 
 async fn start(regions: &[&str]) -> Account {
-    let account = support::start(regions.len()).await;
+    let builder = support::builder(regions.len()).check_dates(true);
+    let account = builder.start().await.unwrap();
     provision(&account).await;
     account
 }

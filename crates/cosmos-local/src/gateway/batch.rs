@@ -196,7 +196,7 @@ struct Row {
 }
 
 impl Row {
-    fn json(&self) -> Result<Value, ApiError> {
+    fn text(&self) -> String {
         let mut row = json!({"statusCode": self.status.as_u16(), "requestCharge": self.charge});
         if self.substatus != 0 {
             row["subStatusCode"] = self.substatus.into();
@@ -204,13 +204,16 @@ impl Row {
         if let Some(etag) = &self.etag {
             row["eTag"] = etag.as_str().into();
         }
-        if let Some(body) = &self.body {
-            row["resourceBody"] = json_of(body.as_bytes())?;
-        }
         if let Some(message) = &self.message {
             row["message"] = message.as_str().into();
         }
-        Ok(row)
+        let mut text = row.to_string();
+        if let Some(body) = &self.body {
+            // It is text already, and what was carried out is not to fail any more.
+            text.pop();
+            text += &format!(",\"resourceBody\":{body}}}");
+        }
+        text
     }
 }
 
@@ -278,14 +281,14 @@ impl Results {
     }
 
     /// A batch of so many operations that failed at one of them.
-    fn failed_at(mut self, at: usize, count: usize, error: &ApiError) -> Result<Reply, ApiError> {
+    fn failed_at(mut self, at: usize, count: usize, error: &ApiError) -> Reply {
         (0..at).for_each(|_| self.dependent());
         self.error(error);
         (at + 1..count).for_each(|_| self.dependent());
         self.reply()
     }
 
-    fn reply(self) -> Result<Reply, ApiError> {
+    fn reply(self) -> Reply {
         let status = if self.failed {
             StatusCode::MULTI_STATUS
         } else {
@@ -303,10 +306,10 @@ impl Results {
             });
             Reply::new(status, hybrid_row::encode(rows))
         } else {
-            let rows = self.rows.iter().map(Row::json).collect::<Result<_, _>>()?;
-            Reply::json(status, &Value::Array(rows))
+            let rows: Vec<String> = self.rows.iter().map(Row::text).collect();
+            Reply::new(status, format!("[{}]", rows.join(",")))
         };
-        Ok(reply.charge(charge))
+        reply.charge(charge)
     }
 }
 
@@ -353,7 +356,7 @@ impl Gateway {
                     sorts.push(Sort::of(&step.change, minimal));
                     steps.push(step);
                 }
-                Err(error) => return results.failed_at(at, count, &error),
+                Err(error) => return Ok(results.failed_at(at, count, &error)),
             }
         }
         let transaction = Transaction {
@@ -366,16 +369,13 @@ impl Gateway {
                 for (sort, outcome) in sorts.into_iter().zip(&outcomes) {
                     results.ok(sort, outcome);
                 }
-                results.reply()
+                Ok(results.reply())
             }
-            Err(rejected) => {
-                let at = rejected.step;
-                let error = ApiError::from(rejected);
-                if error.codes().0.is_server_error() {
-                    return Err(error);
-                }
-                results.failed_at(at, count, &error)
+            // Clients look for another region when the whole request says so.
+            Err(rejected) if rejected.error.is_of_the_region() => {
+                Err(region.refusal(rejected.error))
             }
+            Err(rejected) => Ok(results.failed_at(rejected.step, count, &rejected.error.into())),
         }
     }
 
@@ -423,10 +423,10 @@ impl Gateway {
                 Ok(outcomes) => outcomes
                     .iter()
                     .for_each(|outcome| results.ok(sort, outcome)),
-                Err(rejected) => results.error(&rejected.into()),
+                Err(rejected) => results.error(&region.refusal(rejected.error)),
             }
         }
-        results.reply()
+        Ok(results.reply())
     }
 }
 
@@ -447,4 +447,26 @@ fn prepare(
     let step = operation.step(container)?;
     check_partition(&step.change, &partition, container)?;
     Ok((partition, step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_given_back_whatever_it_is() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+        let row = Row {
+            status: StatusCode::OK,
+            substatus: 0,
+            etag: Some("\"e\"".into()),
+            body: Some(deep.clone()),
+            message: None,
+            charge: 1.5,
+        };
+        let expected = format!(
+            r#"{{"statusCode":200,"requestCharge":1.5,"eTag":"\"e\"","resourceBody":{deep}}}"#
+        );
+        assert_eq!(row.text(), expected);
+    }
 }

@@ -128,7 +128,8 @@ impl Gateway {
             partition,
             steps: vec![Step::new(Change::Dismiss { id, loser })],
         };
-        region.replica.transact(transaction).await?;
+        let made = region.replica.transact(transaction).await;
+        made.map_err(|rejected| region.refusal(rejected.error))?;
         Ok(Reply::empty(StatusCode::NO_CONTENT))
     }
 

@@ -19,7 +19,7 @@ use crate::{
     partition_key::{Named, PartitionKey},
     patch::Patch,
     record::{ItemKey, Record},
-    replica::{Change, Outcome, Rejected, Step, Transaction, WriteError},
+    replica::{Change, Outcome, Step, Transaction, WriteError},
     scope::Scope,
     ttl::Lifetimes,
 };
@@ -52,12 +52,6 @@ impl From<WriteError> for ApiError {
             WriteError::Sealed => (StatusCode::FORBIDDEN, 1008),
         };
         Self::new(status, error.to_string()).substatus(substatus)
-    }
-}
-
-impl From<Rejected> for ApiError {
-    fn from(rejected: Rejected) -> Self {
-        rejected.error.into()
     }
 }
 
@@ -159,7 +153,8 @@ impl Gateway {
             partition,
             steps: vec![step],
         };
-        let outcomes = region.replica.transact(transaction).await?;
+        let outcomes = region.replica.transact(transaction).await;
+        let outcomes = outcomes.map_err(|rejected| region.refusal(rejected.error))?;
         let outcome = outcomes.into_iter().next().ok_or_else(|| {
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "a write had no outcome")
         })?;

@@ -93,13 +93,11 @@ impl Continuation {
         })
     }
 
-    /// Reads what a client has sent back.
-    pub(super) fn read(text: &str, regions: usize) -> Result<Self, ApiError> {
-        Self::parse(text, regions).ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "the continuation {text:?} is not one of this account's"
-            ))
-        })
+    /// Whether its holder knows more of a region than that has ever had.
+    fn is_beyond(&self, region: usize, state: &State) -> bool {
+        let to = self.ahead.as_ref().map_or(&[][..], |ahead| &ahead.to);
+        let known = vector::at(&self.seen, region).max(vector::at(to, region));
+        known > state.seen_of(region) || (self.region == region && self.position > state.applied)
     }
 
     /// The position, if it is one of this region.
@@ -158,6 +156,26 @@ fn list(numbers: &[u64]) -> String {
 }
 
 impl Gateway {
+    /// Reads what a client has sent back.
+    pub(super) fn continuation(&self, text: &str) -> Result<Continuation, ApiError> {
+        let members = self.members();
+        let regions = members.membership.count();
+        let continuation = Continuation::parse(text, regions).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "the continuation {text:?} is not one of this account's"
+            ))
+        })?;
+        let mut regions = members.regions.iter();
+        // Whoever goes on from there would be given nothing of what is there until then.
+        if regions.any(|region| continuation.is_beyond(region.index, &region.replica.read())) {
+            return Err(ApiError::bad_request(format!(
+                "the continuation {text:?} is ahead of all changes of this account, which has been started anew without \
+                 its data; read the feed from the beginning, or from now on"
+            )));
+        }
+        Ok(continuation)
+    }
+
     pub(super) fn changes(
         &self,
         region: &Region,
@@ -180,16 +198,18 @@ impl Gateway {
         let envelopes =
             request.header("x-ms-cosmos-changefeed-wire-format-version") == Some(ENVELOPES);
 
+        let after = request.header("if-none-match");
+        let continuation = after
+            .filter(|after| *after != "*")
+            .map(|text| self.continuation(text))
+            .transpose()?;
+
         let lifetimes = Lifetimes::now(container);
         let state = region.replica.read();
-        let (start, ahead) = match request.header("if-none-match") {
+        let (start, ahead) = match &continuation {
+            Some(continuation) => continuation.resume_in(region.index, &state, container.number),
+            None if after.is_some() => (state.applied, None),
             None => (0, None),
-            Some("*") => (state.applied, None),
-            Some(text) => {
-                let regions = self.members().membership.count();
-                let continuation = Continuation::read(text, regions)?;
-                continuation.resume_in(region.index, &state, container.number)
-            }
         };
         let mut rows: Vec<String> = Vec::new();
         let mut bytes = 0;

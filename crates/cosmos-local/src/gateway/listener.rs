@@ -1,6 +1,6 @@
 //! The sockets of one gateway, which can be closed and opened again on the same port.
 
-use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc};
+use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -13,6 +13,7 @@ use tokio::{
     net::TcpListener,
     sync::{Mutex, Semaphore},
     task::JoinHandle,
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,10 @@ const MAX_CONNECTIONS: usize = 4096;
 
 /// Streams that one HTTP/2 client may have open.
 const MAX_STREAMS: u32 = 1000;
+
+/// How long to wait after a connection could not be accepted. The system has run out of files or memory, as a rule, and
+/// says so again until somebody else lets go of some.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 struct Serving {
     stop: CancellationToken,
@@ -113,21 +118,32 @@ impl Drop for Listener {
     }
 }
 
+/// What is accepted next, sooner or later.
+async fn next<T, F: Future<Output = io::Result<T>>>(mut accept: impl FnMut() -> F) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 fn serve(socket: TcpListener, gateway: Arc<Gateway>, door: Door) -> Serving {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     let accepting = tokio::spawn(async move {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let accepted = tokio::select! {
+            let (stream, place) = tokio::select! {
                 () = stopping.cancelled() => return,
                 accepted = async {
                     let place = Arc::clone(&room).acquire_owned().await;
-                    (socket.accept().await, place)
+                    let (stream, _) = next(|| socket.accept()).await;
+                    (stream, place)
                 } => accepted,
-            };
-            let (Ok((stream, _)), Ok(place)) = accepted else {
-                continue;
             };
             // Small answers wait for no others.
             let _ = stream.set_nodelay(true);
@@ -173,4 +189,27 @@ async fn answer(
         }
     };
     Ok(gateway.answer(door, parts, body).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_accepted_is_not_tried_all_the_time() {
+        let mut tries = 0;
+        let failing = next(|| {
+            tries += 1;
+            ready(Err::<(), _>(io::Error::other("too many open files")))
+        });
+        let accepted = timeout(ACCEPT_PAUSE * 2, failing).await;
+        assert!(accepted.is_err() && tries <= 3, "{tries} tries");
+        let mut answers = [Err(io::Error::other("again")), Ok(7)].into_iter();
+        let accepted = next(|| ready(answers.next().expect("no more are asked for")));
+        assert_eq!(accepted.await, 7);
+    }
 }

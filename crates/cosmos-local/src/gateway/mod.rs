@@ -39,11 +39,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use crate::{
-    Availability, WriteMode,
-    auth::{Caller, SignIn, Signed},
+    Availability, Operation, WriteMode,
+    auth::{Caller, SignIn, SignInError, Signed},
     charge,
     container::Container,
     epk,
@@ -72,7 +73,7 @@ pub(crate) fn endpoint(port: u16) -> String {
 /// Whom a listener speaks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Door {
-    /// The account: whichever region is the hub.
+    /// The account: the hub, or whichever region answers in its place.
     Account,
     /// One region.
     Region(Arc<Region>),
@@ -89,6 +90,15 @@ pub(crate) struct Members {
 impl Members {
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<Region>> {
         self.regions.iter().find(|region| region.name == name)
+    }
+}
+
+/// While it is there, no region takes writes.
+pub(crate) struct Frozen<'a>(&'a AtomicBool);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 
@@ -151,8 +161,18 @@ impl Gateway {
         regions.find(|region| region.index == self.hub()).cloned()
     }
 
-    pub(crate) fn freeze(&self, frozen: bool) {
-        self.is_frozen.store(frozen, Ordering::SeqCst);
+    /// The region behind the account's own endpoint: the hub, and while that does not answer, the first that does.
+    fn front(&self) -> Option<Arc<Region>> {
+        let members = self.members();
+        let hub = self.hub_region().into_iter();
+        let mut regions = hub.chain(members.regions.iter().cloned());
+        regions.find(|region| region.is_answering())
+    }
+
+    /// Lets no region take writes as long as what is returned is there.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        self.is_frozen.store(true, Ordering::SeqCst);
+        Frozen(&self.is_frozen)
     }
 
     /// Whether the account would have no region, or no write region, without this one.
@@ -181,8 +201,7 @@ impl Gateway {
         if self.is_writable(region) {
             return Ok(());
         }
-        let message = format!("the region {} does not take writes", region.name);
-        Err(ApiError::new(StatusCode::FORBIDDEN, message).substatus(3))
+        Err(region.takes_no_writes())
     }
 
     pub(crate) fn metadata(&self) -> &Metadata {
@@ -214,10 +233,17 @@ impl Gateway {
     async fn enter(&self, door: &Door, request: &Request) -> Result<Reply, ApiError> {
         match door {
             Door::Account => {
-                let hub = self.hub_region().ok_or_else(|| {
-                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the account is not ready")
-                })?;
-                self.route(&hub, request).await
+                let unavailable = |why| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why);
+                // Which regions there are can be learnt whatever has happened to them.
+                if request.target == Target::Account {
+                    self.authorize(request)?;
+                    let hub = self.hub_region();
+                    let hub = hub.ok_or(unavailable("the account is not ready"))?;
+                    return Ok(self.account(&hub));
+                }
+                let region = self.front();
+                let region = region.ok_or(unavailable("no region of the account answers"))?;
+                self.route(&region, request).await
             }
             Door::Region(region) => match region.availability() {
                 Availability::Online => self.route(region, request).await,
@@ -238,6 +264,9 @@ impl Gateway {
 
     async fn route(&self, region: &Region, request: &Request) -> Result<Reply, ApiError> {
         self.authorize(request)?;
+        if request.operation() == Operation::Metadata {
+            region.meet_fault(Operation::Metadata)?;
+        }
         if request.changes_metadata() {
             self.writable(region)?;
         }
@@ -296,7 +325,7 @@ impl Gateway {
             .substatus(3200)
             .retry_after(wait)),
             None => {
-                let reply = match region.meet_fault() {
+                let reply = match region.meet_fault(request.operation()) {
                     Ok(()) => operation.await,
                     Err(fault) => Err(fault),
                 };
@@ -310,19 +339,18 @@ impl Gateway {
 
     fn authorize(&self, request: &Request) -> Result<(), ApiError> {
         let (resource_type, links) = request.signed();
+        let x_date = request.header("x-ms-date").unwrap_or_default();
+        let date = request.header("date").filter(|_| x_date.is_empty());
         let signed = Signed {
             method: request.method.as_str(),
             resource_type,
             links,
-            date: request
-                .header("x-ms-date")
-                .or(request.header("date"))
-                .unwrap_or_default(),
+            x_date,
+            date: date.unwrap_or_default(),
         };
-        let caller = self
-            .sign_in
-            .check(request.header("authorization"), &signed)
-            .map_err(|message| ApiError::new(StatusCode::UNAUTHORIZED, message))?;
+        let caller =
+            self.sign_in
+                .check(request.header("authorization"), &signed, Timestamp::now())?;
         // What is around the items is Azure's management plane's, for identities. (Microsoft Learn, "Connect to Azure
         // Cosmos DB for NoSQL using role-based access control".)
         let is_management =
@@ -381,14 +409,17 @@ impl Gateway {
         let Some(token) = request.header("x-ms-session-token").filter(|_| is_session) else {
             return Ok(());
         };
-        let range = serving(request, container);
+        // Whatever it finds may come from any range that it touches.
+        let scope = documents::scope(request, container)?;
+        let ranges = container.ranges().all().iter();
+        let ranges: Vec<&Range> = ranges.filter(|range| scope.touches(range)).collect();
         let replica = &region.replica;
         let reached = async {
             let mut changes = replica.changes();
             loop {
                 changes.borrow_and_update();
                 let members = self.members();
-                if session::is_satisfied(token, &replica.read(), range, &members.membership)
+                if session::is_satisfied(token, &replica.read(), &ranges, &members.membership)
                     .map_err(ApiError::bad_request)?
                 {
                     return Ok(());
@@ -432,7 +463,17 @@ impl Gateway {
     }
 }
 
-/// The range that serves a request. One that spans several ends in the last.
+impl From<SignInError> for ApiError {
+    fn from(error: SignInError) -> Self {
+        let status = match &error {
+            SignInError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            SignInError::NotNow { .. } => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// The range that an answer names: the one that serves the request, or the last of them.
 fn serving<'a>(request: &Request, container: &'a Container) -> &'a Range {
     let ranges = container.ranges();
     let named = request

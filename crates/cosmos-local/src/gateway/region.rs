@@ -6,7 +6,11 @@ use http::StatusCode;
 use tokio::sync::watch;
 
 use super::{FAULT_RETRY, reply::ApiError};
-use crate::{Availability, Fault, budget::Budget, replica::Replica};
+use crate::{
+    Availability, Fault, Operation,
+    budget::Budget,
+    replica::{Replica, WriteError},
+};
 
 /// One region of the account.
 pub(crate) struct Region {
@@ -63,10 +67,12 @@ impl Region {
     }
 
     /// The failure that a request meets, if it is to meet one.
-    pub(super) fn meet_fault(&self) -> Result<(), ApiError> {
-        let fault = *self.fault.borrow();
-        match fault {
-            Some(fault) if rand::random::<f64>() < fault.likelihood => {
+    pub(super) fn meet_fault(&self, operation: Operation) -> Result<(), ApiError> {
+        let is_hit = |fault: &Fault| {
+            fault.operations.contains(&operation) && rand::random::<f64>() < fault.likelihood
+        };
+        match &*self.fault.borrow() {
+            Some(fault) if is_hit(fault) => {
                 let status =
                     StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let error =
@@ -77,6 +83,20 @@ impl Region {
                 })
             }
             _ => Ok(()),
+        }
+    }
+
+    pub(super) fn takes_no_writes(&self) -> ApiError {
+        let message = format!("the region {} does not take writes", self.name);
+        ApiError::new(StatusCode::FORBIDDEN, message).substatus(3)
+    }
+
+    /// What the client of a transaction is told that was not made.
+    pub(super) fn refusal(&self, error: WriteError) -> ApiError {
+        match error {
+            // One that is about to leave is not listed any more; this one has handed over the writes.
+            WriteError::Sealed if self.is_listed() => self.takes_no_writes(),
+            error => error.into(),
         }
     }
 

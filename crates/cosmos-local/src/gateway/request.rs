@@ -7,8 +7,8 @@ use http::{HeaderMap, Method, StatusCode, request::Parts};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::reply::ApiError;
-use crate::{binary_json, container::Container, partition_key::Named};
+use super::{documents::is_query, reply::ApiError};
+use crate::{Operation, binary_json, container::Container, partition_key::Named};
 
 /// What a path addresses; names may be resource ids.
 #[derive(Debug, PartialEq, Eq)]
@@ -127,6 +127,24 @@ impl Request {
                 | Target::Offer(_)
         ) && !matches!(self.method, Method::GET | Method::HEAD)
             && !self.flag("x-ms-documentdb-isquery")
+    }
+
+    /// What it is for, as faults see it.
+    pub(crate) fn operation(&self) -> Operation {
+        let reads = matches!(self.method, Method::GET | Method::HEAD);
+        let queries = is_query(self) || self.flag("x-ms-cosmos-is-query-plan-request");
+        match self.target {
+            Target::Documents(..) if reads && self.header("a-im").is_some() => Operation::Feed,
+            Target::Documents(..) | Target::Conflicts(..) if !reads && queries => Operation::Query,
+            Target::Documents(..)
+            | Target::Document(..)
+            | Target::Conflicts(..)
+            | Target::Conflict(..) => match reads {
+                true => Operation::Read,
+                false => Operation::Write,
+            },
+            _ => Operation::Metadata,
+        }
     }
 
     /// `x-ms-max-item-count`, as far as `most` allows; absent or -1 means the server's choice.

@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use super::{Door, Gateway, Members, Region, request::Request};
 use crate::{
-    EMULATOR_KEY, WriteMode,
+    Availability, EMULATOR_KEY, WriteMode,
     auth::{MasterKey, SignIn},
     folder::Opened,
 };
@@ -50,6 +50,7 @@ impl Setup {
         let sign_in = SignIn {
             key: MasterKey::new(EMULATOR_KEY).unwrap(),
             entra_tokens: false,
+            checks_dates: false,
         };
         let gateway = Gateway::new(sign_in, metadata, WriteMode::Multi, 1);
         let regions = membership.members().zip(replicas);
@@ -93,14 +94,13 @@ impl Setup {
         Door::Region(self.gateway.members().regions[0].clone())
     }
 
-    /// Sends a signed request to the first region.
-    pub(super) fn send(
-        &self,
+    /// A signed request.
+    fn signed(
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Answer {
+    ) -> (http::request::Parts, Bytes) {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -124,6 +124,18 @@ impl Setup {
                 .headers
                 .insert("authorization", token.parse().unwrap());
         }
+        (parts, body)
+    }
+
+    /// Sends a signed request to the first region.
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let (parts, body) = Self::signed(method, path, headers, body);
         self.runtime.block_on(async {
             let answer = self.gateway.answer(self.door(), parts, body).await;
             let (parts, body) = answer.into_parts();
@@ -629,6 +641,51 @@ fn an_authorization_that_is_none_is_refused() {
                 .runtime
                 .block_on(setup.gateway.answer(setup.door(), parts, Bytes::new()));
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{text}");
+    }
+}
+
+#[test]
+fn a_date_that_is_not_of_azure_is_signed_on_the_line_after() {
+    let setup = Setup::new();
+    let hmac = Hmac::<Sha256>::new_from_slice(&STANDARD.decode(EMULATOR_KEY).unwrap()).unwrap();
+    let hmac = hmac.chain_update(format!("get\ndbs\n\n\n{DATE}\n"));
+    let signature = STANDARD.encode(hmac.finalize().into_bytes());
+    let request = http::Request::builder()
+        .uri("/dbs")
+        .header("authorization", format!("type=master&sig={signature}"))
+        .header("date", DATE);
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let answer = setup.gateway.answer(setup.door(), parts, Bytes::new());
+    assert_eq!(setup.runtime.block_on(answer).status(), StatusCode::OK);
+}
+
+#[test]
+fn a_region_that_accepts_nothing_refuses_a_batch_as_a_whole() {
+    let setup = Setup::new();
+    let region = setup.gateway.members().regions[0].clone();
+    setup.runtime.block_on(region.replica.seal(true));
+    let headers = [
+        ("x-ms-cosmos-is-batch-request", "True"),
+        ("x-ms-cosmos-batch-atomic", "True"),
+        ("x-ms-documentdb-partitionkey", "[\"t\"]"),
+    ];
+    let body = br#"[{"operationType":"Read","id":"o-0"},{"operationType":"Delete","id":"o-1"}]"#;
+    for (availability, substatus) in [
+        (Availability::Online, "3"),
+        (Availability::Withdrawn, "1008"),
+    ] {
+        region.set_availability(availability);
+        let path = "/dbs/shop/colls/orders/docs";
+        let (parts, body) = Setup::signed("POST", path, &headers, body);
+        // Past the door, where it came in before the region was sealed.
+        let request = Request::read(parts, body).ok().unwrap();
+        let reply = setup.gateway.route(&region, &request);
+        let reply = setup.runtime.block_on(reply).ok().unwrap();
+        assert_eq!(
+            (reply.status(), reply.substatus()),
+            (StatusCode::FORBIDDEN, Some(substatus)),
+            "{availability:?}"
+        );
     }
 }
 

@@ -32,8 +32,9 @@ impl Gateway {
             ));
         }
         let most = request.page_size(USUAL_PAGE, MAX_PAGE);
+        let after = self.position(region, request)?;
         let state = region.replica.read();
-        let start = self.start_of_versions(region, request, container, &state)?;
+        let start = start(after, container, &state)?;
         let mut rows: Vec<String> = Vec::new();
         let mut bytes = 0;
         // Of use in this region only: a version is not found again in another.
@@ -67,37 +68,35 @@ impl Gateway {
         Ok(reply.header("etag", end.text()))
     }
 
-    fn start_of_versions(
-        &self,
-        region: &Region,
-        request: &Request,
-        container: &Container,
-        state: &State,
-    ) -> Result<u64, ApiError> {
+    /// The position that a client goes on from; `None` when it starts now.
+    fn position(&self, region: &Region, request: &Request) -> Result<Option<u64>, ApiError> {
         let text = request.header("if-none-match").ok_or_else(|| {
             ApiError::bad_request(
                 "all versions and deletes can be read from now on or from a continuation, and not from the beginning",
             )
         })?;
         if text == "*" {
-            return Ok(state.applied);
+            return Ok(None);
         }
-        let regions = self.members().membership.count();
-        let position = Continuation::read(text, regions)?
-            .position_if_in(region.index)
-            .ok_or_else(|| {
-                ApiError::bad_request(
-                    "the continuation is of another region, which has made versions visible in another order",
-                )
-            })?;
-        let kept = state.history_start(container.number);
-        if position < kept {
-            return Err(ApiError::bad_request(format!(
-                "the continuation is older than the versions that this region keeps, which start after {kept}"
-            )));
-        }
-        Ok(position)
+        let position = self.continuation(text)?.position_if_in(region.index);
+        position.map(Some).ok_or_else(|| {
+            ApiError::bad_request(
+                "the continuation is of another region, which has made versions visible in another order",
+            )
+        })
     }
+}
+
+/// The position after which versions are read.
+fn start(after: Option<u64>, container: &Container, state: &State) -> Result<u64, ApiError> {
+    let position = after.unwrap_or(state.applied);
+    let kept = state.history_start(container.number);
+    if position < kept {
+        return Err(ApiError::bad_request(format!(
+            "the continuation is older than the versions that this region keeps, which start after {kept}"
+        )));
+    }
+    Ok(position)
 }
 
 fn row(container: &Container, position: u64, version: &Version) -> String {

@@ -33,7 +33,8 @@ pub(crate) use seed::seed;
 pub(crate) use staging::Delta;
 use staging::Staged;
 pub(crate) use state::{Item, State, Table, Tombstones, Version};
-pub(crate) use transaction::{Change, Outcome, Rejected, Step, Transaction};
+use transaction::Rejected;
+pub(crate) use transaction::{Change, Outcome, Step, Transaction};
 
 /// Transactions that are made durable together at the most.
 const GROUP_COMMIT: usize = 512;
@@ -74,6 +75,13 @@ pub(crate) enum WriteError {
     Stopping,
     #[error("the region is being removed from the account")]
     Sealed,
+}
+
+impl WriteError {
+    /// Whether it tells of the region, and not of what was to be done.
+    pub(crate) fn is_of_the_region(&self) -> bool {
+        matches!(self, Self::Disk(_) | Self::Stopping | Self::Sealed)
+    }
 }
 
 type Reply = oneshot::Sender<Result<Vec<Outcome>, Rejected>>;
@@ -203,7 +211,7 @@ impl Replica {
         outcome.await.map_err(|_| WriteError::Stopping)?
     }
 
-    /// Lets clients change nothing any more, or again; what others have accepted is applied all the same. When this
+    /// Lets clients change nothing any more, or again; not even those that were let in before. What others have accepted is applied all the same. When this
     /// returns, everything that was or will be accepted before it is in the log.
     pub(crate) async fn seal(&self, sealed: bool) {
         let Some(writer) = &self.writer else {

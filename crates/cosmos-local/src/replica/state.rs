@@ -120,6 +120,9 @@ impl Item {
 /// Versions of a container that are kept for those who read all of them; older ones are forgotten.
 const MAX_HISTORY: usize = 10_000;
 
+/// Bytes of their texts, at the most: items can be large, and a version may be all that holds on to its text.
+const MAX_HISTORY_BYTES: usize = 64 * 1024 * 1024;
+
 /// A version that became visible, or a delete.
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
@@ -128,6 +131,12 @@ pub(crate) struct Version {
     pub(crate) previous: Option<u64>,
     /// Seconds since 1970.
     pub(crate) applied_at: i64,
+}
+
+impl Version {
+    fn bytes(&self) -> usize {
+        self.record.body.as_ref().map_or(0, String::len)
+    }
 }
 
 /// The items of one container, and their order of change.
@@ -141,6 +150,8 @@ pub(crate) struct Table {
     unique: BTreeMap<(Arc<str>, String), BTreeSet<Arc<str>>>,
     /// What became visible at each position.
     history: BTreeMap<u64, Version>,
+    /// Of the texts in it.
+    history_bytes: usize,
     /// The last position of which the history was forgotten since the region started.
     history_start: u64,
 }
@@ -151,11 +162,13 @@ impl Table {
     }
 
     fn remember(&mut self, position: u64, version: Version) {
+        self.history_bytes += version.bytes();
         self.history.insert(position, version);
-        while self.history.len() > MAX_HISTORY
-            && let Some((oldest, _)) = self.history.pop_first()
+        while (self.history.len() > MAX_HISTORY || self.history_bytes > MAX_HISTORY_BYTES)
+            && let Some((position, oldest)) = self.history.pop_first()
         {
-            self.history_start = oldest;
+            self.history_bytes -= oldest.bytes();
+            self.history_start = position;
         }
     }
 
@@ -252,7 +265,7 @@ pub(crate) struct State {
     /// Own mutations that other regions may still need, by number.
     pub(crate) log: BTreeMap<u64, Arc<Record>>,
     pub(crate) stamp: u64,
-    /// Whether the region accepts nothing any more, because it is being removed.
+    /// Whether the region accepts nothing any more, because it is being removed or has handed over the writes.
     pub(super) is_sealed: bool,
     /// Containers that were deleted; mutations of theirs that are still on their way only count.
     dropped: HashSet<u32>,
@@ -344,7 +357,7 @@ impl State {
         (!items.is_empty()).then_some(Tombstones { known, items })
     }
 
-    pub(super) fn is_dropped(&self, container: u32) -> bool {
+    pub(crate) fn is_dropped(&self, container: u32) -> bool {
         self.dropped.contains(&container)
     }
 
@@ -389,4 +402,37 @@ pub(super) fn now_ms() -> u64 {
 
 fn now_s() -> i64 {
     i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    #[test]
+    fn versions_are_kept_as_long_as_there_is_room_for_their_number_and_their_texts() {
+        let version = |bytes: usize| {
+            let mut record = record(0, 1, [0; 3], 0.0, true);
+            Arc::make_mut(&mut record).body = Some("x".repeat(bytes));
+            Version {
+                record,
+                previous: None,
+                applied_at: 0,
+            }
+        };
+        let (small, large) = (version(1), version(MAX_HISTORY_BYTES / 4));
+        let mut table = Table::default();
+        for position in 1..=4 {
+            table.remember(position, large.clone());
+        }
+        assert_eq!((table.history.len(), table.history_start), (4, 0));
+        table.remember(5, small.clone());
+        assert_eq!((table.history.len(), table.history_start), (4, 1));
+        let positions = 6..6 + MAX_HISTORY as u64;
+        for position in positions {
+            table.remember(position, small.clone());
+        }
+        assert_eq!((table.history.len(), table.history_start), (MAX_HISTORY, 5));
+        assert_eq!(table.history_bytes, MAX_HISTORY);
+    }
 }

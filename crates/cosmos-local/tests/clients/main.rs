@@ -121,6 +121,7 @@ impl Accounts {
             });
             builder
                 .partitions(PARTITIONS)
+                .check_dates(true)
                 .write_mode(write_mode)
                 .start()
         };

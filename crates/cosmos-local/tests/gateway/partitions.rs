@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use cosmos_local::LinkState;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Container, builder, eventually, gateways, key};
+use crate::support::{
+    Answer, Container, FEED, builder, eventually, gateways, key, set_links, settled,
+};
 
 fn definition() -> Value {
     json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2}})
@@ -233,6 +236,67 @@ async fn a_session_goes_on_after_a_split() {
             .send("GET", "docs/a", &k, &[("x-ms-session-token", &token)], None)
             .await;
         assert_eq!(read.codes(), (404, 1002), "{token}");
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_session_holds_for_every_range_that_a_request_spans() {
+    let account = builder(2).partitions(2).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut hierarchical = definition();
+    hierarchical["partitionKey"] =
+        json!({"paths": ["/k", "/l"], "kind": "MultiHash", "version": 2});
+    raw[0].create(hierarchical).await;
+    let (here, there) = (raw[0].container("c"), raw[1].container("c"));
+    set_links(&account, LinkState::Cut);
+    // Something in the range that is not the last.
+    let mut tenants = (0..).map(|n| n.to_string());
+    let (tenant, written) = loop {
+        let tenant = tenants.next().unwrap();
+        let item = json!({"id": "a", "k": tenant, "l": "b"});
+        let written = here.upsert(&json!([tenant, "b"]).to_string(), &item).await;
+        if written.header("x-ms-documentdb-partitionkeyrangeid") == "0" {
+            break (tenant, written);
+        }
+    };
+    let prefix = key(tenant);
+    // A session that has read both ranges, and one of them before the write.
+    let token = format!("{},1:1#0#1=0#2=0", written.header("x-ms-session-token"));
+    let session = ("x-ms-session-token", token.as_str());
+    let whole = ("x-ms-start-epk", "");
+    let end = ("x-ms-end-epk", "ff");
+    for (headers, partition) in [
+        (vec![], ""),
+        (vec![whole, end], ""),
+        (vec![], prefix.as_str()),
+        (vec![("x-ms-documentdb-partitionkeyrangeid", "0")], ""),
+    ] {
+        let mut headers = [&headers[..], &[session]].concat();
+        let listed = there.send("GET", "docs", partition, &headers, None).await;
+        assert_eq!(listed.codes(), (404, 1002), "{headers:?} {partition}");
+        headers.push(FEED);
+        let changed = there.send("GET", "docs", partition, &headers, None).await;
+        assert_eq!(changed.codes(), (404, 1002), "{headers:?} {partition}");
+        headers.pop();
+        if !partition.is_empty() {
+            headers.push(("x-ms-documentdb-partitionkey", partition));
+        }
+        let found = there.query("SELECT * FROM c", &headers).await;
+        assert_eq!(found.codes(), (404, 1002), "{headers:?}");
+    }
+    let other = [("x-ms-documentdb-partitionkeyrangeid", "1"), session];
+    let found = there.query("SELECT * FROM c", &other).await;
+    assert_eq!(found.status, 200, "what this one asks for is all there");
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    for headers in [
+        &[session][..],
+        &[session, ("x-ms-documentdb-partitionkey", &prefix)],
+    ] {
+        let found = there.query("SELECT * FROM c", headers).await;
+        assert_eq!(found.status, 200);
+        assert!(found.ids().contains(&"a"), "{found:?}");
     }
     account.shutdown().await;
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use cosmos_local::{
-    Availability, ControlError, Failover, Fault, LinkQuality, LinkState, WriteMode,
+    Availability, ControlError, Failover, Fault, LinkQuality, LinkState, Operation, WriteMode,
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Container, REGIONS, Raw, builder, eventually, gateways, key, set_links, settled,
+    Answer, Container, REGIONS, Raw, UPSERT, builder, eventually, gateways, key, set_links, settled,
 };
 
 fn definition() -> Value {
@@ -117,6 +117,193 @@ async fn one_region_takes_the_writes_and_hands_over() {
         .unwrap_err();
     assert!(matches!(refused, ControlError::EveryRegionWrites));
     multi.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_write_that_was_let_in_before_a_failover_is_not_accepted_after_it() {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    let k = key("t");
+    for round in 1..=10 {
+        let (old, new) = ((round + 1) % 2, round % 2);
+        settled(&account).await;
+        // It waits for what the new write region accepts next.
+        let accepted = round / 2;
+        let token = format!("0:1#0#{}={}", new + 1, accepted + round % 2);
+        let waiting = {
+            let (items, k) = (items[old].clone(), k.clone());
+            let item = json!({"id": format!("late-{round}"), "k": "t"});
+            tokio::spawn(async move {
+                let headers = [UPSERT, ("x-ms-session-token", token.as_str())];
+                items.send("POST", "docs", &k, &headers, Some(&item)).await
+            })
+        };
+        tokio::task::yield_now().await;
+        // A request that is answered after it was sent: most likely it has been let in.
+        items[old].read(&k, "none").await;
+        account
+            .fail_over(REGIONS[new], Failover::Forced)
+            .await
+            .unwrap();
+        assert_eq!(put(&items[new], "next", json!({})).await.status / 100, 2);
+        let late = waiting.await.unwrap();
+        assert!(
+            [(403, 3), (404, 1002)].contains(&late.codes()),
+            "{round}: {late:?}"
+        );
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_failover_that_is_given_up_changes_nothing() {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    set_links(&account, LinkState::Cut);
+    put(&items[0], "a", json!({})).await;
+    let waiting = account.fail_over(REGIONS[1], Failover::Graceful);
+    let given_up = tokio::time::timeout(Duration::from_millis(20), waiting).await;
+    assert!(given_up.is_err(), "it waits for the link");
+    eventually("the old region takes writes", async || {
+        put(&items[0], "b", json!({})).await.status < 300
+    })
+    .await;
+    set_links(&account, LinkState::Open);
+    account
+        .fail_over(REGIONS[1], Failover::Graceful)
+        .await
+        .unwrap();
+    assert_eq!(items[1].read(&key("t"), "b").await.status, 200);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_accounts_endpoint_is_served_by_the_next_region_while_the_hub_is_away() {
+    for mode in [WriteMode::Multi, WriteMode::Single] {
+        let account = builder(3).write_mode(mode).start().await.unwrap();
+        let raw = gateways(&account);
+        raw[0].create(definition()).await;
+        let global = Raw::new(&account.endpoint());
+        let items = global.container("c");
+        put(&items, "a", json!({})).await;
+        settled(&account).await;
+        let set = async |region: usize, availability| {
+            let name = REGIONS[region];
+            account.set_availability(name, availability).await.unwrap();
+        };
+        let mut ways = vec![
+            Availability::Refusing,
+            Availability::Silent,
+            Availability::Failing,
+        ];
+        if mode == WriteMode::Multi {
+            ways.push(Availability::Withdrawn);
+        }
+        for away in ways {
+            set(0, away).await;
+            assert_eq!(items.read(&key("t"), "a").await.status, 200, "{away:?}");
+            let written = put(&items, "b", json!({})).await;
+            match mode {
+                WriteMode::Multi => {
+                    // An etag names the region that has made the version.
+                    let etag = written.header("etag");
+                    assert!(etag.starts_with("\"0001-"), "{away:?}: {etag}");
+                }
+                WriteMode::Single => assert_eq!(written.codes(), (403, 3), "{away:?}"),
+            }
+            set(0, Availability::Online).await;
+        }
+        let written = put(&items, "b", json!({})).await;
+        assert!(
+            written.header("etag").starts_with("\"0000-"),
+            "the hub is back"
+        );
+        for region in 0..3 {
+            set(region, Availability::Silent).await;
+        }
+        assert_eq!(items.read(&key("t"), "a").await.status, 503);
+        assert_eq!(
+            global.send("GET", "", &[], None).await.status,
+            200,
+            "which regions there are can be learnt all the same"
+        );
+        account.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_feed_does_not_go_on_where_its_account_never_was() {
+    let start = async || {
+        let account = builder(2).start().await.unwrap();
+        let raw = gateways(&account);
+        raw[0].create(definition()).await;
+        let items = containers(&raw);
+        put(&items[0], "a", json!({})).await;
+        settled(&account).await;
+        (account, items)
+    };
+    let versions = async |items: &Container, after: &str| {
+        let headers = [("a-im", "Full-Fidelity Feed"), ("if-none-match", after)];
+        items.send("GET", "docs", "", &headers, None).await
+    };
+    let (account, items) = start().await;
+    put(&items[0], "b", json!({})).await;
+    settled(&account).await;
+    let latest = items[0].changes(None, &[]).await.header("etag").to_owned();
+    let all = versions(&items[0], "*").await.header("etag").to_owned();
+    assert_eq!(items[1].changes(Some(&latest), &[]).await.status, 304);
+    account.shutdown().await;
+
+    // Without a data folder it has forgotten everything.
+    let (account, items) = start().await;
+    for refused in [
+        items[0].changes(Some(&latest), &[]).await,
+        items[1].changes(Some(&latest), &[]).await,
+        versions(&items[0], &all).await,
+    ] {
+        let message = refused.body["message"].as_str().unwrap();
+        assert_eq!(refused.status, 400, "{message}");
+        assert!(message.contains("from the beginning"), "{message}");
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn items_that_violate_a_unique_key_together_stay_until_one_is_deleted() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut unique = definition();
+    unique["uniqueKeyPolicy"] = json!({"uniqueKeys": [{"paths": ["/mail"]}]});
+    assert_eq!(raw[0].create(unique).await.status, 201);
+    let items = containers(&raw);
+    set_links(&account, LinkState::Cut);
+    let mail = json!({"mail": "x"});
+    assert_eq!(put(&items[0], "a", mail.clone()).await.status, 201);
+    assert_eq!(put(&items[1], "b", mail.clone()).await.status, 201);
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    for items in &items {
+        for id in ["a", "b"] {
+            assert_eq!(items.read(&key("t"), id).await.status, 200);
+            let written = put(items, id, mail.clone()).await;
+            assert_eq!(written.codes(), (409, 3301));
+        }
+    }
+    assert_eq!(items[0].delete(&key("t"), "a").await.status, 204);
+    assert_eq!(put(&items[0], "b", mail).await.status, 200);
+    account.shutdown().await;
 }
 
 #[tokio::test]
@@ -379,7 +566,7 @@ async fn failures_can_be_asked_for() {
         let fault = Fault {
             status,
             substatus,
-            likelihood: 1.0,
+            ..Fault::default()
         };
         account.set_fault(REGIONS[0], Some(fault)).unwrap();
         let failed = put(&items[0], "a", json!({})).await;
@@ -393,9 +580,8 @@ async fn failures_can_be_asked_for() {
         );
     }
     let sometimes = Fault {
-        status: 503,
-        substatus: 0,
         likelihood: 0.5,
+        ..Fault::default()
     };
     account.set_fault(REGIONS[0], Some(sometimes)).unwrap();
     let mut statuses = std::collections::BTreeSet::new();
@@ -412,10 +598,72 @@ async fn failures_can_be_asked_for() {
     );
     let no_failure = Fault {
         status: 200,
-        substatus: 0,
-        likelihood: 1.0,
+        ..Fault::default()
     };
     assert!(account.set_fault(REGIONS[0], Some(no_failure)).is_err());
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn failures_hit_the_operations_that_they_are_for() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account).remove(0);
+    raw.create(definition()).await;
+    let items = raw.container("c");
+    let k = key("t");
+    put(&items, "a", json!({})).await;
+    let query = json!({"query": "SELECT * FROM c"});
+    let plan = [("x-ms-cosmos-is-query-plan-request", "True")];
+    for operation in Operation::ALL {
+        let fault = Fault {
+            operations: vec![operation],
+            ..Fault::default()
+        };
+        account.set_fault(REGIONS[0], Some(fault)).unwrap();
+        let failing = |answer: &Answer| answer.status == 503;
+        for (what, answers) in [
+            (
+                Operation::Read,
+                vec![
+                    items.read(&k, "a").await,
+                    items.send("GET", "docs", "", &[], None).await,
+                    items.send("GET", "conflicts", "", &[], None).await,
+                ],
+            ),
+            (
+                Operation::Write,
+                vec![
+                    put(&items, "a", json!({})).await,
+                    items.delete(&k, "none").await,
+                    items
+                        .batch(&k, json!([{"operationType": "Read", "id": "a"}]))
+                        .await,
+                ],
+            ),
+            (
+                Operation::Query,
+                vec![
+                    items.query("SELECT * FROM c", &[]).await,
+                    items.send("POST", "docs", "", &plan, Some(&query)).await,
+                ],
+            ),
+            (Operation::Feed, vec![items.changes(None, &[]).await]),
+            (
+                Operation::Metadata,
+                vec![
+                    raw.send("GET", "", &[], None).await,
+                    raw.send("GET", "dbs/db/colls/c", &[], None).await,
+                    items.send("GET", "pkranges", "", &[], None).await,
+                ],
+            ),
+        ] {
+            for answer in &answers {
+                assert_eq!(failing(answer), what == operation, "{what:?}: {answer:?}");
+            }
+        }
+        let global = Raw::new(&account.endpoint());
+        assert_eq!(global.send("GET", "", &[], None).await.status, 200);
+    }
     account.shutdown().await;
 }
 
