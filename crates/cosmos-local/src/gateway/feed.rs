@@ -255,13 +255,18 @@ impl Gateway {
     }
 }
 
+/// Changes of a container that are looked through for those of one partition key; beyond that, its items are.
+const LOOKED_THROUGH: usize = 1000;
+
 /// Items in the scope that have changed after a position, in the order of change.
 fn changed<'a>(
     table: &'a Table,
     scope: &'a Scope,
     after: u64,
 ) -> Box<dyn Iterator<Item = (u64, &'a Item)> + 'a> {
-    if scope.partition().is_some() {
+    let since = (Bound::Excluded(after), Bound::Unbounded);
+    let changes = table.feed.range(since);
+    if scope.partition().is_some() && changes.clone().nth(LOOKED_THROUGH).is_some() {
         // One partition's items are sorted, rather than all changes of the container looked through.
         let mut items: Vec<(u64, &Item)> = scope
             .items(table, Bound::Unbounded)
@@ -271,10 +276,7 @@ fn changed<'a>(
         items.sort_unstable_by_key(|(position, _)| *position);
         return Box::new(items.into_iter());
     }
-    let changes = table
-        .feed
-        .range((Bound::Excluded(after), Bound::Unbounded))
-        .filter(|(_, key)| scope.contains(&key.partition));
+    let changes = changes.filter(|(_, key)| scope.contains(&key.partition));
     Box::new(changes.filter_map(|(position, key)| Some((*position, table.items.get(key)?))))
 }
 

@@ -3,7 +3,9 @@
 use cosmos_local::Account;
 use serde_json::{Value, json};
 
-use crate::support::{Container, UPSERT, eventually, gateways, key, set_links, settled, start};
+use crate::support::{
+    Container, FEED, UPSERT, eventually, gateways, key, set_links, settled, start,
+};
 use cosmos_local::LinkState;
 
 async fn container(definition: Value) -> (Account, Container) {
@@ -673,6 +675,47 @@ async fn a_feed_from_now_on_an_empty_container_misses_nothing() {
             .status,
         400
     );
+    account.shutdown().await;
+}
+
+/// However much has changed elsewhere: those of one key are found among few changes, or few among its items.
+#[tokio::test]
+async fn the_feed_of_a_partition_key_is_in_the_order_of_change() {
+    let (account, items) = container(simple()).await;
+    let mut expected = Vec::new();
+    for round in 0..12 {
+        for k in ["t", "other"] {
+            let operations: Vec<Value> = (0..100)
+                .map(|n| {
+                    // Ids run against the order of change.
+                    let id = format!("{:05}", 99_999 - (round * 100 + n));
+                    json!({"operationType": "Create", "resourceBody": {"id": id, "k": k}})
+                })
+                .collect();
+            if k == "t" {
+                let id = |operation: &Value| operation["resourceBody"]["id"].clone();
+                expected.extend(operations.iter().map(id));
+            }
+            let done = items.batch(&key(k), json!(operations)).await;
+            assert_eq!(done.status, 200, "{done:?}");
+        }
+    }
+    let headers = [FEED, ("x-ms-max-item-count", "250")];
+    let mut found = Vec::new();
+    let mut after = String::new();
+    loop {
+        let mut headers = headers.to_vec();
+        if !after.is_empty() {
+            headers.push(("if-none-match", &after));
+        }
+        let page = items.send("GET", "docs", &key("t"), &headers, None).await;
+        page.header("etag").clone_into(&mut after);
+        if page.status == 304 {
+            break;
+        }
+        found.extend(page.documents().iter().map(|item| item["id"].clone()));
+    }
+    assert_eq!(found, expected);
     account.shutdown().await;
 }
 
