@@ -60,6 +60,11 @@ impl From<PartitionKey> for StoredKey {
 }
 
 impl PartitionKey {
+    /// What comes next in the order of keys: all items of this key lie before it.
+    pub(crate) fn successor(&self) -> Self {
+        Self::new(Arc::clone(&self.epk), format!("{}\0", self.value))
+    }
+
     /// A value by its effective partition key and the canonical JSON of its components.
     pub(crate) fn new(epk: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
         let epk = epk.into();

@@ -86,22 +86,75 @@ impl Scope {
         table: &'a Table,
         from: Bound<&ItemKey>,
     ) -> impl Iterator<Item = (&'a ItemKey, &'a Item)> {
-        let partition = self
-            .partition
-            .clone()
-            .unwrap_or_else(|| PartitionKey::new(self.start.as_str(), ""));
-        let first = ItemKey {
+        let before = |partition| ItemKey {
             partition,
             id: "".into(),
         };
+        let (first, end) = match &self.partition {
+            Some(only) if self.contains_epk(&only.epk) => (only.clone(), only.successor()),
+            Some(only) => (only.clone(), only.clone()),
+            None => (
+                PartitionKey::new(self.start.as_str(), ""),
+                PartitionKey::new(self.end.as_str(), ""),
+            ),
+        };
+        let (first, end) = (before(first), before(end));
         let start = match from {
+            _ if first >= end => Bound::Included(&end),
+            Bound::Included(key) | Bound::Excluded(key) if *key >= end => Bound::Included(&end),
             Bound::Included(key) if *key > first => Bound::Included(key),
             Bound::Excluded(key) if *key >= first => Bound::Excluded(key),
             _ => Bound::Included(&first),
         };
+        // With both ends, no key in between is looked at.
         table
             .items
-            .range::<ItemKey, _>((start, Bound::Unbounded))
-            .take_while(|(key, _)| self.contains(&key.partition))
+            .range::<ItemKey, _>((start, Bound::Excluded(&end)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn item_key() -> impl Strategy<Value = ItemKey> {
+        ("0[0-3]{1,2}|FF", "\\[[0-1]{1,2}\\]", "[a-b]{0,2}").prop_map(|(epk, value, id)| ItemKey {
+            partition: PartitionKey::new(epk, value),
+            id: id.into(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn items_are_those_in_scope_from_a_key_on(
+            keys in prop::collection::btree_set(item_key(), 0..30),
+            from in item_key(),
+            bound in 0..3,
+            [start, end] in prop::array::uniform2("0[0-4]{0,2}|FF|"),
+            only in prop::option::of(item_key()),
+        ) {
+            let mut table = Table::default();
+            for key in &keys {
+                let item = Item::from_disk(Vec::new(), 0, Arc::from([]), Vec::new(), 0);
+                table.items.insert(key.clone(), item);
+            }
+            let mut scope = Scope::range(start, end);
+            scope.partition = only.map(|key| key.partition);
+            let (bound, is_after): (_, fn(&ItemKey, &ItemKey) -> bool) = match bound {
+                0 => (Bound::Unbounded, |_, _| true),
+                1 => (Bound::Included(&from), |key, from| key >= from),
+                _ => (Bound::Excluded(&from), |key, from| key > from),
+            };
+            let found: Vec<&ItemKey> = scope.items(&table, bound).map(|(key, _)| key).collect();
+            let expected: Vec<&ItemKey> = keys
+                .iter()
+                .filter(|key| scope.contains(&key.partition) && is_after(key, &from))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
     }
 }
