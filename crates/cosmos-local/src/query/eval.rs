@@ -474,10 +474,21 @@ pub(super) fn numeric<'e>(value: f64) -> Maybe<'e> {
 
 fn member<'e>(base: Maybe<'e>, name: &str) -> Maybe<'e> {
     match base? {
-        Cow::Borrowed(Value::Object(object)) => object.get(name).map(Cow::Borrowed),
+        Cow::Borrowed(Value::Object(object)) => find(object, name).map(Cow::Borrowed),
         Cow::Owned(Value::Object(mut object)) => object.remove(name).map(Cow::Owned),
         _ => None,
     }
+}
+
+/// Members up to which comparing them all is quicker than hashing a name.
+const FEW: usize = 8;
+
+fn find<'e>(object: &'e Map<String, Value>, name: &str) -> Option<&'e Value> {
+    if object.len() > FEW {
+        return object.get(name);
+    }
+    let mut members = object.iter();
+    members.find_map(|(known, value)| (known == name).then_some(value))
 }
 
 fn element(base: Cow<'_, Value>, position: usize) -> Maybe<'_> {

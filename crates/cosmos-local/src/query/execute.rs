@@ -564,13 +564,15 @@ impl<'p, 'r> Collector<'p, 'r> {
             row,
             program: self.program,
         };
+        self.document.is_kept = true;
         if self.sorted.len() >= self.most_held()
-            && let Some(last) = self.sorted.pop()
+            && let Some(mut last) = self.sorted.peek_mut()
         {
             self.held = self.held.saturating_sub(last.row.size());
+            *last = held;
+        } else {
+            self.sorted.push(held);
         }
-        self.sorted.push(held);
-        self.document.is_kept = true;
         self.retain(bytes)
     }
 
