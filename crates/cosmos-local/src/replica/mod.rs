@@ -211,8 +211,8 @@ impl Replica {
         outcome.await.map_err(|_| WriteError::Stopping)?
     }
 
-    /// Lets clients change nothing any more, or again; not even those that were let in before. What others have accepted is applied all the same. When this
-    /// returns, everything that was or will be accepted before it is in the log.
+    /// Lets clients change nothing any more, or again; not even those that were let in before. What others have accepted is
+    /// applied all the same. When this returns, everything that was or will be accepted before it is in the log.
     pub(crate) async fn seal(&self, sealed: bool) {
         let Some(writer) = &self.writer else {
             return self.change(|staged| staged.delta.is_sealed = sealed);
