@@ -24,8 +24,8 @@ const ITEMS: u64 = 10_000;
 const DEVICES: u64 = 1_000;
 const OF_A_DEVICE: u64 = 40;
 
-/// Pages of the change feed that are read per measurement.
-const FEED_PAGES: usize = 100;
+/// How long a change feed is read at the most.
+const FEED_TIME: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Load {
@@ -296,7 +296,7 @@ pub(crate) fn fill(account: &Account, name: &str, numbers: Range<usize>) -> Outc
     results.into_iter().collect()
 }
 
-/// Reads the change feed in pages of 100, from its beginning.
+/// Drains the change feed in pages of 100, from its beginning to its end, or for [`FEED_TIME`].
 pub(crate) fn feed(account: &Account) -> Outcome<Histogram<u64>> {
     let mut connection = Connection::open(account)?;
     let link = container("feed");
@@ -307,13 +307,17 @@ pub(crate) fn feed(account: &Account) -> Outcome<Histogram<u64>> {
     let path = format!("/{link}/docs");
     let mut latency = Histogram::new_with_max(60_000_000, 3)?;
     let mut continuation: Option<String> = None;
-    for _ in 0..FEED_PAGES {
+    let began = Instant::now();
+    while began.elapsed() < FEED_TIME {
         let mut headers = vec![("a-im", "Incremental Feed"), ("x-ms-max-item-count", "100")];
         headers.extend(continuation.as_deref().map(|text| ("if-none-match", text)));
         let started = Instant::now();
         let answer = connection
             .send("GET", &path, signed, &headers, b"")?
-            .expect(&[200])?;
+            .expect(&[200, 304])?;
+        if answer.status == 304 {
+            break;
+        }
         latency.saturating_record(micros(started.elapsed()));
         if answer.header("x-ms-item-count") != Some("100") {
             return Err("a page of 100 was expected".into());

@@ -6,8 +6,8 @@
 //! and not an SDK. Only `http://` endpoints can be measured.
 //!
 //! Measured, with documents of 300 bytes: create, point read, upsert and "the newest 20 of a device" at 1 and 16
-//! connections; a page of 100 of the change feed at growing sizes of the container; and of our own servers the start of
-//! three regions, and the memory at rest and per 100,000 documents (Linux).
+//! connections; a page of 100 while the change feed is drained, at growing sizes of the container; and of our own servers
+//! the start of three regions, and the memory at rest and per 100,000 documents (Linux).
 //!
 //! Load and server share the machine: the numbers are no capacity. The processor time that a server takes for a request
 //! says more on a machine that others use too. For the same reason all endpoints take turns, round by round, at each
@@ -21,6 +21,13 @@
 //! ```text
 //! npx @vercel/cosmosdb-server --no-ssl --port 3000
 //! cargo bench -p cosmos-local --bench gateway -- --peer vercel=http://127.0.0.1:3000
+//! ```
+//!
+//! With Microsoft's in-memory emulator, from a clone of `Azure/azure-sdk-for-rust`; it tells its `accountEndpoint`:
+//!
+//! ```text
+//! cargo run --release -p azure_data_cosmos_emulator -- --config sdk/cosmos/azure_data_cosmos_emulator/config/ci-gateway-v1.json
+//! cargo bench -p cosmos-local --bench gateway -- --peer microsoft=http://127.0.0.1:PORT
 //! ```
 //!
 //! With an older build of this program, whose server tells its address and runs until its input ends:
