@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cosmos_local::{
-    Availability, ControlError, Failover, Fault, LinkQuality, LinkState, Operation, WriteMode,
+    Account, Availability, ControlError, Failover, Fault, LinkQuality, LinkState, Operation,
+    WriteMode,
 };
 use serde_json::{Value, json};
 
@@ -25,6 +26,19 @@ async fn put(items: &Container, id: &str, more: Value) -> Answer {
         item[name] = value.clone();
     }
     items.upsert(&key("t"), &item).await
+}
+
+/// An account of two regions of which the first takes the writes, with a container: its gateways, and the container there.
+async fn single_write() -> (Account, Vec<Raw>, Vec<Container>) {
+    let account = builder(2)
+        .write_mode(WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    (account, raw, items)
 }
 
 #[tokio::test]
@@ -121,14 +135,7 @@ async fn one_region_takes_the_writes_and_hands_over() {
 
 #[tokio::test]
 async fn a_write_that_was_let_in_before_a_failover_is_not_accepted_after_it() {
-    let account = builder(2)
-        .write_mode(WriteMode::Single)
-        .start()
-        .await
-        .unwrap();
-    let raw = gateways(&account);
-    raw[0].create(definition()).await;
-    let items = containers(&raw);
+    let (account, _, items) = single_write().await;
     let k = key("t");
     for round in 1..=10 {
         let (old, new) = ((round + 1) % 2, round % 2);
@@ -163,14 +170,7 @@ async fn a_write_that_was_let_in_before_a_failover_is_not_accepted_after_it() {
 
 #[tokio::test]
 async fn a_failover_that_is_given_up_changes_nothing() {
-    let account = builder(2)
-        .write_mode(WriteMode::Single)
-        .start()
-        .await
-        .unwrap();
-    let raw = gateways(&account);
-    raw[0].create(definition()).await;
-    let items = containers(&raw);
+    let (account, _, items) = single_write().await;
     set_links(&account, LinkState::Cut);
     put(&items[0], "a", json!({})).await;
     let waiting = account.fail_over(REGIONS[1], Failover::Graceful);
@@ -669,14 +669,7 @@ async fn failures_hit_the_operations_that_they_are_for() {
 
 #[tokio::test]
 async fn a_withdrawn_region_is_not_of_the_account_until_it_comes_back() {
-    let account = builder(2)
-        .write_mode(WriteMode::Single)
-        .start()
-        .await
-        .unwrap();
-    let raw = gateways(&account);
-    raw[0].create(definition()).await;
-    let items = containers(&raw);
+    let (account, raw, items) = single_write().await;
     let needed = account.set_availability(REGIONS[0], Availability::Withdrawn);
     assert!(matches!(needed.await, Err(ControlError::Needed(_))));
     account
