@@ -77,10 +77,10 @@ pub enum ControlError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The data file of a new region cannot be made.
+    /// The data folder of a new region cannot be made.
     #[error("cannot make {}: {source}", path.display())]
     Disk {
-        /// The file in question.
+        /// The folder in question.
         path: PathBuf,
         /// What the database said.
         source: DiskError,

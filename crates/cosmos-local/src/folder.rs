@@ -1,6 +1,6 @@
 //! The data folder: which files it has, and how an account starts from it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{
     RegionError, StartError,
@@ -36,9 +36,9 @@ impl Opened {
 }
 
 impl DataFolder {
-    /// The file of a region.
+    /// The folder of a region.
     pub(crate) fn region(&self, index: usize) -> PathBuf {
-        self.0.join(format!("region-{index}.redb"))
+        self.0.join(format!("region-{index}"))
     }
 
     /// The file that says which regions there are.
@@ -55,9 +55,17 @@ impl DataFolder {
         let metadata = Metadata::open(file.clone()).map_err(data(file))?;
         let file = self.membership();
         let known = Membership::open(&file).map_err(data(file.clone()))?;
+        let is_new = known.is_none();
         let mut membership = match known {
             Some(known) => known,
             None => Membership::new(names.iter().copied())?,
+        };
+        let open = |path: &Path, regions| match is_new {
+            true => {
+                let state = State::empty(regions);
+                Disk::create(path, &state).map(|disk| (disk, state))
+            }
+            false => Disk::open(path, regions),
         };
         let mut opened: Vec<(Disk, usize, State)> = Vec::new();
         for (index, name) in membership.members() {
@@ -65,7 +73,7 @@ impl DataFolder {
                 return Err(self.left_out(&membership));
             }
             let path = self.region(index);
-            let (disk, state) = Disk::open(&path, membership.count())
+            let (disk, state) = open(&path, membership.count())
                 .map_err(|source| StartError::Disk { path, source })?;
             opened.push((disk, index, state));
         }
@@ -82,7 +90,7 @@ impl DataFolder {
                 Disk::create(&path, &state).map_err(|source| StartError::Disk { path, source })?;
             opened.push((disk, index, state));
         }
-        // After the files of new regions, which so are whole when they count.
+        // After the folders of new regions, which so are whole when they count.
         membership.store(&file).map_err(data(file.clone()))?;
         let replicas = opened.into_iter();
         let replicas = replicas.map(|(disk, index, state)| Replica::on_disk(index, state, disk));

@@ -6,7 +6,7 @@
 //! - [`record`]: mutations, and which version of an item wins,
 //! - [`replica`]: one region's items, change order and log, and what clients ask to be done to them,
 //! - [`document`], [`patch`], [`ttl`]: documents, and what can be done to them,
-//! - [`disk`]: a replica's data file,
+//! - [`disk`]: a replica's data folder,
 //! - [`folder`]: the data folder,
 //! - [`replication`]: the links,
 //! - [`membership`]: which regions the account has and had, [`topology`]: how they come and go while it runs,
@@ -128,10 +128,10 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A region's data file cannot be used.
+    /// A region's data folder cannot be used.
     #[error("cannot open {}: {source}", path.display())]
     Disk {
-        /// The file in question.
+        /// The folder in question.
         path: PathBuf,
         /// What the database said.
         source: DiskError,

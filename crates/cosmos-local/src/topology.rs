@@ -162,7 +162,7 @@ impl Topology {
         let replica = Arc::new(replica);
         if let Err(error) = self.store(&membership) {
             replica.close().await;
-            self.delete_file(index);
+            self.delete_folder(index);
             return Err(error);
         }
         let region = Arc::new(Region::new(&config.name, socket.port(), replica));
@@ -179,12 +179,12 @@ impl Topology {
     /// A replica with all that the account's regions have, on disk where theirs are.
     async fn seed(&self, index: usize, shift: u64) -> Result<Replica, ControlError> {
         let members = self.gateway.members();
-        let file = self.settings.data.as_ref().map(|data| data.region(index));
+        let folder = self.settings.data.as_ref().map(|data| data.region(index));
         let copy = move || {
             let sources = members.regions.iter();
             let sources = sources.map(|region| (region.index, region.replica.read()));
             let state = seed(sources, shift).unwrap_or_else(|| State::empty(index + 1));
-            let Some(path) = file else {
+            let Some(path) = folder else {
                 return Ok(Replica::in_memory(index, state));
             };
             match Disk::create(&path, &state) {
@@ -252,7 +252,7 @@ impl Topology {
             listener.stop().await;
         }
         region.replica.close().await;
-        self.delete_file(region.index);
+        self.delete_folder(region.index);
         Ok(())
     }
 
@@ -377,16 +377,16 @@ impl Topology {
         Ok(membership)
     }
 
-    fn delete_file(&self, index: usize) {
+    fn delete_folder(&self, index: usize) {
         if let Some(data) = &self.settings.data
             && let Err(error) = disk::remove(&data.region(index))
         {
             // It is nobody's: when the region comes back it is replaced.
-            tracing::warn!(%error, "the data file of no region was not deleted");
+            tracing::warn!(%error, "the data folder of no region was not deleted");
         }
     }
 
-    /// Stops all gateways and links, and closes all data files.
+    /// Stops all gateways and links, and closes all data folders.
     pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
         let _held = self.changing.lock().await;

@@ -16,16 +16,12 @@ mod staging;
 mod state;
 mod transaction;
 
-use std::{
-    iter,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    disk::{Disk, DiskError},
+    disk::{DiskError, Storage},
     document::DocumentError,
     record::Record,
 };
@@ -38,11 +34,6 @@ pub(crate) use transaction::{Change, Outcome, Step, Transaction};
 
 /// Transactions that are made durable together at the most.
 const GROUP_COMMIT: usize = 512;
-
-/// Where several write at a time, a commit first waits for more of them, for this part of the time that the last one took.
-/// Those who were answered together write again together, but not in the same instant; whoever comes too late waits for two
-/// commits instead of one.
-const GATHERING: u32 = 4;
 
 /// Transactions that may wait for the disk; writers beyond wait themselves.
 const WRITE_QUEUE: usize = 4096;
@@ -119,7 +110,7 @@ impl Replica {
     }
 
     /// A replica that continues from what is on disk.
-    pub(crate) fn on_disk(index: usize, state: State, mut disk: Disk) -> Self {
+    pub(crate) fn on_disk(index: usize, state: State, mut disk: impl Storage) -> Self {
         let applied = watch::channel(state.applied).0;
         let state = Arc::new(RwLock::new(state));
         let (writer, mut commands) = mpsc::channel(WRITE_QUEUE);
@@ -127,24 +118,12 @@ impl Replica {
         std::thread::spawn(move || {
             let mut batch = Vec::new();
             let mut failed: Option<Arc<DiskError>> = None;
-            let mut gathering = Duration::ZERO;
             while commands.blocking_recv_many(&mut batch, GROUP_COMMIT) > 0 {
-                if !gathering.is_zero() {
-                    std::thread::sleep(gathering);
-                    let room = GROUP_COMMIT.saturating_sub(batch.len());
-                    batch.extend(iter::from_fn(|| commands.try_recv().ok()).take(room));
-                }
-                let several = batch.len() > 1;
-                let started = Instant::now();
                 let closed = commit(index, &shared, &mut disk, &mut failed, batch.drain(..));
                 published.send_replace(read(&shared).applied);
-                gathering = match several {
-                    true => started.elapsed() / GATHERING,
-                    false => Duration::ZERO,
-                };
                 if let Some(closed) = closed {
                     drop((disk, commands));
-                    // Nobody waits for the file when the account was dropped meanwhile.
+                    // Nobody waits for the disk when the account was dropped meanwhile.
                     let _ = closed.send(());
                     return;
                 }
@@ -224,12 +203,12 @@ impl Replica {
         }
     }
 
-    /// Closes the data file, if there is one; it takes no more writes.
+    /// Closes the data folder, if there is one; it takes no more writes.
     pub(crate) async fn close(&self) {
         let Some(writer) = &self.writer else { return };
         let (closed, done) = oneshot::channel();
         if writer.send(Command::Close(closed)).await.is_ok() {
-            // An error means that the writer is gone already, and the file with it.
+            // An error means that the writer is gone already, and the folder with it.
             let _ = done.await;
         }
     }
@@ -263,11 +242,11 @@ impl Replica {
 }
 
 /// Works out a batch, puts it on disk and makes it visible, in this order; answers when all is done. Returns who asked to
-/// close the file. Once the disk has failed, nothing changes any more.
+/// close the folder. Once the disk has failed, nothing changes any more.
 fn commit(
     index: usize,
     state: &RwLock<State>,
-    disk: &mut Disk,
+    disk: &mut impl Storage,
     failed: &mut Option<Arc<DiskError>>,
     batch: impl Iterator<Item = Command>,
 ) -> Option<oneshot::Sender<()>> {
@@ -348,14 +327,14 @@ fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use serde_json::json;
 
     use super::*;
     use crate::{
         container::{Container, sample},
-        disk,
+        disk::tests::Failing,
         document::Document,
         ttl::Lifetimes,
     };
@@ -389,8 +368,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_on_disk_is_neither_acknowledged_nor_seen() {
-        let (disk, state, fails) = disk::tests::failing(2);
-        let replica = Replica::on_disk(0, state, disk);
+        let fails = Arc::new(AtomicBool::new(false));
+        let disk = Failing(Arc::clone(&fails));
+        let replica = Replica::on_disk(0, State::empty(2), disk);
         let container = sample();
         replica
             .transact(creation(&container, "a"))

@@ -379,15 +379,15 @@ async fn a_folder_that_cannot_be_written_keeps_its_regions() {
     let raw = gateways(&account);
     raw[0].create(definition()).await;
     let items = raw[1].container("c");
-    // Files cannot be where folders are.
-    let in_the_way = folder.path().join("region-2.redb");
-    std::fs::create_dir(&in_the_way).unwrap();
+    // Folders cannot be where files are.
+    let in_the_way = folder.path().join("region-2");
+    std::fs::write(&in_the_way, "").unwrap();
     let added = account.add_region(RegionConfig::new(NEW)).await;
     assert!(
         matches!(&added, Err(ControlError::Disk { path, .. }) if *path == in_the_way),
         "{added:?}"
     );
-    std::fs::remove_dir(in_the_way).unwrap();
+    std::fs::remove_file(in_the_way).unwrap();
     let in_the_way = folder.path().join("regions.new");
     std::fs::create_dir(&in_the_way).unwrap();
     let added = account.add_region(RegionConfig::new(NEW)).await;
@@ -508,12 +508,9 @@ async fn regions_of_a_folder_are_there_after_a_restart() {
     settled(&account).await;
     assert_eq!(put(&seeded, "c", 1).await, 201);
     account.remove_region(NEW).await.unwrap();
-    let files = std::fs::read_dir(folder.path()).unwrap();
-    let files = files.filter(|file| {
-        let name = file.as_ref().unwrap().file_name();
-        name.to_string_lossy().ends_with(".redb")
-    });
-    assert_eq!(files.count(), 3);
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let folders = entries.filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(folders.count(), 3);
     account.shutdown().await;
 
     let account = start(&REGIONS).await.unwrap();
