@@ -170,8 +170,7 @@ impl Disk {
             for record in &mut siblings {
                 Arc::make_mut(record).key = row.key.clone();
             }
-            let item =
-                Item::from_disk(siblings, row.position, row.seen, row.heard, row.applied_at);
+            let item = Item::from_disk(siblings, row.position, row.seen, row.heard, row.applied_at);
             let table = state.tables.entry(row.container).or_default();
             table.put(row.key, item);
         }
@@ -263,7 +262,13 @@ fn write<T: Serialize>(row: &T) -> Result<Vec<u8>, postcard::Error> {
 /// Unique per item, and with those of the container: partition values are JSON text, which holds no raw control character.
 fn row_key(container: u32, key: &ItemKey) -> Vec<u8> {
     let partition = key.partition.value.as_bytes();
-    [&container.to_be_bytes(), partition, b"\x01", key.id.as_bytes()].concat()
+    [
+        &container.to_be_bytes(),
+        partition,
+        b"\x01",
+        key.id.as_bytes(),
+    ]
+    .concat()
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     ops::Bound,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,14 +18,14 @@ use super::{
     documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, page, scope},
     reply::{ApiError, Reply},
     request::Request,
-    scan::{Conditions, Scan},
+    scan::{Conditions, Scan, SortedScan, Source, Stored},
 };
 use crate::{
     charge,
     container::Container,
     epk,
     partition_key::{Named, PartitionKey},
-    query::{KeySet, Page, PageLimits, Position, Query, QueryError, Row},
+    query::{KeySet, Page, PageLimits, Position, Query, QueryError, Row, SortOrder, Supply},
     record::ItemKey,
     replica::Replica,
     scope::Scope,
@@ -94,6 +95,13 @@ fn scopes(query: &Query, container: &Container, scope: Scope) -> Vec<Scope> {
             .map(|named| scope.clone().named(named))
             .collect(),
     }
+}
+
+/// What the items of a partition have at the paths of its key, where they have something.
+fn known<'a>(container: &'a Container, partition: &PartitionKey) -> Vec<(&'a str, Value)> {
+    let components: Vec<Value> = serde_json::from_str(&partition.value).unwrap_or_default();
+    let known = key_paths(container).into_iter().zip(components);
+    known.filter(|(_, value)| !value.is_object()).collect()
 }
 
 /// The partition keys that a query's own filter names, in order; `None` when it leaves all.
@@ -176,7 +184,11 @@ impl Gateway {
                 .header("x-ms-documentdb-partitionkeyrangeid")
                 .is_some();
         let scopes = scopes(&query, container, scope);
-        let is_one_partition = matches!(scopes.as_slice(), [only] if only.partition().is_some());
+        let partition = match scopes.as_slice() {
+            [only] => only.partition(),
+            _ => None,
+        };
+        let is_one_partition = partition.is_some();
         if !is_limited && !is_one_partition {
             if !request.flag("x-ms-documentdb-query-enablecrosspartition") {
                 return Err(ApiError::bad_request(
@@ -208,7 +220,10 @@ impl Gateway {
             has_metrics: request.flag("x-ms-documentdb-populatequerymetrics"),
             replica: Arc::clone(&region.replica),
             container: Arc::clone(container),
-            query,
+            query: match partition {
+                Some(partition) => query.knowing(&known(container, partition)),
+                None => query,
+            },
             scopes,
         };
         if is_one_partition {
@@ -237,20 +252,45 @@ struct Execution {
 }
 
 impl Execution {
-    fn page(self) -> Result<Reply, ApiError> {
-        let started = Instant::now();
-        let (from, after) = match self.after {
-            Some(after) => (
-                after.key.map_or(Bound::Unbounded, Bound::Included),
-                Some(after.position),
-            ),
-            None => (Bound::Unbounded, None),
+    /// The partition to read in an order, if that is what the query wants.
+    fn order(
+        &self,
+        conditions: &Conditions,
+        after: Option<&Position>,
+    ) -> Option<(PartitionKey, SortOrder)> {
+        let [only] = self.scopes.as_slice() else {
+            return None;
         };
+        let partition = only.partition().filter(|it| only.contains(it))?;
+        let order = self.query.sort_order(after);
+        let order = order.filter(|_| !conditions.name_an_item())?;
+        Some((partition.clone(), order))
+    }
+
+    fn page(mut self) -> Result<Reply, ApiError> {
+        let started = Instant::now();
+        let (key, after) = match self.after.take() {
+            Some(after) => (after.key, Some(after.position)),
+            None => (None, None),
+        };
+        let looked_at = Cell::new(0);
+        let count = |_: &Stored| looked_at.set(looked_at.get() + 1);
         let conditions = Conditions::of(&self.query);
-        let scan = Scan::new(self.replica, &self.container, self.scopes, conditions, from);
-        let counter = scan.counter();
-        let Page { rows, next, last } =
-            self.query.execute_page(scan, self.limits, after.as_ref())?;
+        let order = self.order(&conditions, after.as_ref());
+        let source = Source::new(self.replica, &self.container, conditions);
+        let (query, limits, after) = (&self.query, self.limits, after.as_ref());
+        let Page { rows, next, last } = match order {
+            Some((partition, order)) => {
+                let most = query.most_rows(limits);
+                let items = SortedScan::new(source, partition, order, most).inspect(count);
+                query.execute_page(items, Supply::Sorted, limits, after)?
+            }
+            None => {
+                let from = key.map_or(Bound::Unbounded, Bound::Included);
+                let items = Scan::new(source, self.scopes, from).inspect(count);
+                query.execute_page(items, Supply::AnyOrder, limits, after)?
+            }
+        };
         let texts: Vec<Cow<'_, str>> = rows
             .iter()
             .map(|row| match row {
@@ -258,7 +298,7 @@ impl Execution {
                 Row::Value(value) => Cow::Owned(value.to_string()),
             })
             .collect();
-        let looked_at = counter.load(Ordering::Relaxed);
+        let looked_at = looked_at.get();
         let bytes = texts.iter().map(|text| text.len()).sum();
         let mut reply = page(&self.container, texts.iter().map(|text| &**text))
             .charge(charge::query(looked_at, bytes));

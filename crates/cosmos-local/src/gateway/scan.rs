@@ -1,22 +1,16 @@
-//! The items that a query looks at, in key order, a few at a time: a query reads no more of them than it needs, and holds
-//! no lock while it works.
+//! The items that a query looks at, in the order of their keys or in its own, a few at a time: a query reads no more of them
+//! than it needs, and holds no lock while it works.
 
-use std::{
-    collections::VecDeque,
-    ops::Bound,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::VecDeque, ops::Bound, sync::Arc};
 
 use serde_json::Value;
 
 use crate::{
     container::Container,
-    query::{Document, Members, Query, read_text, read_text_over},
+    partition_key::PartitionKey,
+    query::{Document, Members, Place, Query, SortOrder, read_text, read_text_over},
     record::{ItemKey, Record},
-    replica::Replica,
+    replica::{Ordered, Replica},
     scope::Scope,
     ttl::Lifetimes,
 };
@@ -99,6 +93,11 @@ impl Conditions {
         conditions
     }
 
+    /// Whether only one item of a partition can meet them.
+    pub(super) fn name_an_item(&self) -> bool {
+        !self.ids.is_empty()
+    }
+
     fn allow(&self, record: &Record) -> bool {
         let ts = record.ts as f64;
         let is_above = |(bound, inclusive): &(f64, bool)| ts > *bound || *inclusive && ts == *bound;
@@ -109,50 +108,59 @@ impl Conditions {
     }
 }
 
-/// Goes through the visible items of scopes that meet conditions.
-pub(super) struct Scan {
+/// Where items come from, and which of them are looked at.
+pub(super) struct Source {
     replica: Arc<Replica>,
     container: u32,
     lifetimes: Lifetimes,
-    /// Not yet gone through, in key order.
-    scopes: VecDeque<Scope>,
     conditions: Conditions,
-    from: Bound<ItemKey>,
-    read: VecDeque<Stored>,
-    /// Items handed out, for whoever wants to know when the scan is gone.
-    count: Arc<AtomicUsize>,
 }
 
-impl Scan {
-    /// `scopes` are disjoint, and in key order.
+impl Source {
     pub(super) fn new(
         replica: Arc<Replica>,
         container: &Container,
-        scopes: Vec<Scope>,
         conditions: Conditions,
-        from: Bound<ItemKey>,
     ) -> Self {
         Self {
             replica,
             container: container.number,
             lifetimes: Lifetimes::now(container),
-            scopes: scopes.into(),
             conditions,
-            from,
-            read: VecDeque::new(),
-            count: Arc::default(),
         }
     }
+}
 
-    /// Counts the items handed out.
-    pub(super) fn counter(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.count)
+/// Goes through the visible items of scopes that meet conditions, in the order of their keys.
+pub(super) struct Scan {
+    source: Source,
+    /// Not yet gone through, in key order.
+    scopes: VecDeque<Scope>,
+    from: Bound<ItemKey>,
+    read: VecDeque<Stored>,
+}
+
+impl Scan {
+    /// `scopes` are disjoint, and in key order.
+    pub(super) fn new(source: Source, scopes: Vec<Scope>, from: Bound<ItemKey>) -> Self {
+        Self {
+            source,
+            scopes: scopes.into(),
+            from,
+            read: VecDeque::new(),
+        }
     }
 
     /// Looks at the next items; nothing is read when there are none left.
     fn read_on(&mut self) {
-        let state = self.replica.read();
-        let Some(table) = state.tables.get(&self.container) else {
+        let Source {
+            replica,
+            container,
+            lifetimes,
+            conditions,
+        } = &self.source;
+        let state = replica.read();
+        let Some(table) = state.tables.get(container) else {
             self.scopes.clear();
             return;
         };
@@ -163,7 +171,7 @@ impl Scan {
             // An item's own key is known from its partition key and id.
             let only = scope
                 .partition()
-                .zip(self.conditions.ids.first())
+                .zip(conditions.ids.first())
                 .map(|(partition, id)| ItemKey {
                     partition: partition.clone(),
                     id: id.as_str().into(),
@@ -176,17 +184,17 @@ impl Scan {
             let mut last = None;
             if let Some(key) = only {
                 let item = table.items.get(&key).filter(|_| is_after(&key));
-                let record = item.and_then(|item| item.visible(self.lifetimes));
+                let record = item.and_then(|item| item.visible(*lifetimes));
                 let record = record.filter(|record| {
-                    scope.contains(&record.key.partition) && self.conditions.allow(record)
+                    scope.contains(&record.key.partition) && conditions.allow(record)
                 });
                 self.read.extend(record.cloned().map(Stored));
                 seen += 1;
             } else {
                 for (key, item) in scope.items(table, self.from.as_ref()) {
                     seen += 1;
-                    let record = item.visible(self.lifetimes);
-                    let record = record.filter(|record| self.conditions.allow(record));
+                    let record = item.visible(*lifetimes);
+                    let record = record.filter(|record| conditions.allow(record));
                     self.read.extend(record.cloned().map(Stored));
                     if seen == STEP {
                         last = Some(key.clone());
@@ -209,8 +217,77 @@ impl Iterator for Scan {
         while self.read.is_empty() && !self.scopes.is_empty() {
             self.read_on();
         }
-        let next = self.read.pop_front()?;
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Some(next)
+        self.read.pop_front()
+    }
+}
+
+/// Goes through the visible items of a partition that meet conditions, in an order.
+pub(super) struct SortedScan {
+    source: Source,
+    partition: PartitionKey,
+    order: SortOrder,
+    /// The last one that was looked at.
+    behind: Option<Place>,
+    /// Items that are looked at next.
+    step: usize,
+    is_over: bool,
+    read: VecDeque<Stored>,
+}
+
+impl SortedScan {
+    /// A reader that wants so many items if all of them suit it.
+    pub(super) fn new(
+        source: Source,
+        partition: PartitionKey,
+        order: SortOrder,
+        most: usize,
+    ) -> Self {
+        Self {
+            source,
+            partition,
+            order,
+            behind: None,
+            step: most.clamp(1, STEP),
+            is_over: false,
+            read: VecDeque::new(),
+        }
+    }
+
+    /// Looks at the next items, or helps to put them in order.
+    fn read_on(&mut self) {
+        let Source {
+            replica,
+            container,
+            lifetimes,
+            conditions,
+        } = &self.source;
+        let state = replica.read();
+        let ordered = state.tables.get(container).map(|table| {
+            let behind = self.behind.as_ref();
+            table.ordered(&self.partition, &self.order, behind, self.step)
+        });
+        let (records, last) = match ordered {
+            Some(Ordered::Unfinished) => return,
+            Some(Ordered::Items(records, last)) => (records, last),
+            None => (Vec::new(), None),
+        };
+        drop(state);
+        let is_seen = |it: &Arc<Record>| !lifetimes.is_over(it) && conditions.allow(it);
+        self.read
+            .extend(records.into_iter().filter(is_seen).map(Stored));
+        self.is_over = last.is_none();
+        self.behind = last;
+        self.step = STEP;
+    }
+}
+
+impl Iterator for SortedScan {
+    type Item = Stored;
+
+    fn next(&mut self) -> Option<Stored> {
+        while self.read.is_empty() && !self.is_over {
+            self.read_on();
+        }
+        self.read.pop_front()
     }
 }

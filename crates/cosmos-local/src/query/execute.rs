@@ -1,10 +1,11 @@
 //! Rows of a query: fold, sort, cut.
 //!
 //! A [`Collector`] takes the environment of each row and decides what becomes of it. Without
-//! ORDER BY rows pass straight through, and reading stops as soon as enough are there. With it a
-//! heap holds no more rows than the page (or TOP, or OFFSET and LIMIT) needs. DISTINCT, GROUP BY
-//! and aggregates hold one entry per distinct row or group. What is held is counted in bytes
-//! against [`MAX_HELD_BYTES`].
+//! ORDER BY, and where documents come in its order ([`Supply::Sorted`]), rows pass straight through,
+//! and reading stops as soon as enough are there. Otherwise ORDER BY has a heap that holds no more
+//! rows than the page (or TOP, or OFFSET and LIMIT) needs. DISTINCT, GROUP BY and aggregates hold
+//! one entry per distinct row or group. What is held is counted in bytes against
+//! [`MAX_HELD_BYTES`].
 //!
 //! Where rows can be found without being made ([`Plan::Late`]), only the rows of the page are made.
 
@@ -43,6 +44,15 @@ impl PageLimits {
     };
 }
 
+/// In which order the documents of an execution come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Supply {
+    /// Any order, but that a query without ORDER BY needs the order of the page before.
+    AnyOrder,
+    /// That of [`super::Query::sort_order`]. Reading stops when the page is full.
+    Sorted,
+}
+
 /// One row of a result.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Row<D> {
@@ -76,9 +86,17 @@ pub(crate) struct Page<D> {
 
 /// The rest of what an execution needs to know.
 pub(super) struct Run<'r> {
+    pub(super) supply: Supply,
     pub(super) limits: PageLimits,
     pub(super) after: Option<&'r Position>,
     pub(super) seek: Option<&'r ResumeFilter>,
+}
+
+/// See [`super::Query::most_rows`].
+pub(super) fn most_rows(skip: u64, take: Option<u64>, limits: PageLimits) -> usize {
+    let page = (limits.rows as u64).saturating_add(1);
+    let page = take.map_or(page, |take| take.min(page));
+    usize::try_from(skip.saturating_add(page)).unwrap_or(usize::MAX)
 }
 
 /// Runs the outermost query over documents.
@@ -91,6 +109,7 @@ pub(super) fn run<D: Document>(
         return run_over(program, documents, run);
     };
     let whole = Run {
+        supply: Supply::AnyOrder,
         limits: PageLimits::NONE,
         after: None,
         seek: None,
@@ -112,13 +131,15 @@ fn run_over<D: Document>(
     run: &Run<'_>,
 ) -> Result<Page<D>> {
     let machine = Machine::new();
-    let plan = Plan::of(program);
+    let compares = run.supply == Supply::AnyOrder || run.after.is_some() || run.seek.is_some();
+    let plan = Plan::of(program, compares);
     let (reads, is_late) = match &plan {
         Plan::AtOnce { reads } => (reads, false),
         Plan::Late { finds, .. } => (finds, true),
     };
     let mut collector = Collector::outermost(program, &machine, run);
     collector.is_late = is_late;
+    collector.compares = compares || !is_late;
     // Those that rows have come from, by the numbers that rows have of them.
     let mut kept: Vec<D> = Vec::new();
     if program.sources.is_empty() {
@@ -156,18 +177,50 @@ fn run_over<D: Document>(
             last: None,
         });
     }
-    let last = found.last.map(|last| {
-        let document = kept.swap_remove(last.number);
-        let position = Position {
-            rid: document.rid().to_owned(),
-            row: last.row,
-            taken: last.taken,
-            values: last.keys,
-        };
-        (position, document)
+    let Some(last) = found.last else {
+        return Ok(Page {
+            rows,
+            next: None,
+            last: None,
+        });
+    };
+    let document = kept.swap_remove(last.number);
+    let values = match &plan {
+        Plan::Late { sorts, .. } if !compares => keys(program, sorts, &machine, &document)?,
+        _ => last.keys,
+    };
+    let position = Position {
+        rid: document.rid().to_owned(),
+        row: last.row,
+        taken: last.taken,
+        values,
+    };
+    Ok(Page {
+        rows,
+        next: Some(position),
+        last: Some(document),
+    })
+}
+
+/// What the row of a document is sorted by.
+fn keys<D: Document>(
+    program: &Program,
+    sorts: &Members,
+    machine: &Machine,
+    document: &D,
+) -> Result<Vec<Option<Value>>> {
+    machine.begin_document();
+    let value = document.read(sorts);
+    let env = Env::document(&value);
+    let env = env.row(&value);
+    let columns = program.order.iter();
+    let keys = columns.map(|column| {
+        machine
+            .eval(&column.expr, &env)?
+            .map(|it| machine.own(it))
+            .transpose()
     });
-    let (next, last) = last.unzip();
-    Ok(Page { rows, next, last })
+    keys.collect()
 }
 
 /// The row of a document whose row was only found so far.
@@ -311,6 +364,8 @@ pub(super) struct Collector<'p, 'r> {
     document: Current,
     /// Whether rows are only found, and made later.
     is_late: bool,
+    /// Whether rows are compared by what they are sorted by.
+    compares: bool,
     rows: Vec<Found>,
     /// The last row in `rows`.
     last: Option<Last>,
@@ -354,6 +409,7 @@ impl<'p, 'r> Collector<'p, 'r> {
             taken: 0,
             document: Current::default(),
             is_late: false,
+            compares: true,
             rows: Vec::new(),
             last: None,
             has_more: false,
@@ -421,7 +477,7 @@ impl<'p, 'r> Collector<'p, 'r> {
             (Found::Value(value), bytes)
         };
         self.document.rows += 1;
-        if self.program.order.is_empty() {
+        if self.program.order.is_empty() || !self.compares {
             if self.is_given_out(&[]) {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -431,12 +487,17 @@ impl<'p, 'r> Collector<'p, 'r> {
         for column in &self.program.order {
             keys.push(self.machine.eval(&column.expr, env)?);
         }
-        if !self.is_given_out(&keys) && self.has_room_for(&keys) {
-            let own = |key| self.machine.own(key);
-            let keys = keys.into_iter().map(|key| key.map(own).transpose());
-            let keys = keys.collect::<Result<_>>()?;
-            self.hold(found, bytes, keys)?;
+        let is_sorted = self.run.is_some_and(|run| run.supply == Supply::Sorted);
+        if self.is_given_out(&keys) || !is_sorted && !self.has_room_for(&keys) {
+            return Ok(ControlFlow::Continue(()));
         }
+        let own = |key| self.machine.own(key);
+        let keys = keys.into_iter().map(|key| key.map(own).transpose());
+        let keys = keys.collect::<Result<_>>()?;
+        if is_sorted {
+            return self.give_out(found, bytes, keys);
+        }
+        self.hold(found, bytes, keys)?;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -576,13 +637,12 @@ impl<'p, 'r> Collector<'p, 'r> {
         self.retain(bytes)
     }
 
-    /// How many of the first rows decide the page. One more than it holds, to know of more.
+    /// How many of the first rows decide the page.
     fn most_held(&self) -> usize {
         if self.program.distinct {
             return usize::MAX;
         }
-        let page = self.take.min((self.limits.rows as u64).saturating_add(1));
-        usize::try_from(self.skip.saturating_add(page)).unwrap_or(usize::MAX)
+        most_rows(self.skip, Some(self.take), self.limits)
     }
 
     fn fold(&mut self, grouping: &Grouping, env: &Env<'_>) -> Result<()> {

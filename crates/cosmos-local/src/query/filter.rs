@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::MAX_KEYS;
-use super::ast::{Binary, Unary};
+use super::ast::{Binary, Direction, Unary};
+use super::order::{Place, SortOrder, SortPaths};
 use super::program::{Expr, Pattern, Program, Values};
 use super::value;
 
@@ -204,6 +205,79 @@ pub(super) fn ranges(program: &Program) -> Vec<RangeFilter> {
         }
     }
     filters
+}
+
+/// See [`super::Query::knowing`].
+pub(super) fn assume(program: &mut Program, known: &[(&str, Value)]) {
+    let Some(filter) = program.filter.take() else {
+        return;
+    };
+    let known: Vec<(Vec<String>, &Value)> = known
+        .iter()
+        .map(|(path, value)| (segments(path), value))
+        .collect();
+    let remaining = match Paths::of(program) {
+        Some(paths) => without(&paths, filter, &known),
+        None => Some(filter),
+    };
+    program.filter = remaining;
+}
+
+/// What is left of a filter without equalities that are known to hold.
+fn without(paths: &Paths<'_>, filter: Expr, known: &[(Vec<String>, &Value)]) -> Option<Expr> {
+    let is_known = match &filter {
+        Expr::Binary {
+            operator: Binary::Equal,
+            operands,
+        } => against_constant(operands).is_some_and(|(expr, value, _)| {
+            let place = paths.place(expr);
+            known.iter().any(|(path, known)| {
+                place.as_ref().is_some_and(|place| *place == **path) && value::equal(value, known)
+            })
+        }),
+        _ => false,
+    };
+    match filter {
+        _ if is_known => None,
+        Expr::All(terms) => {
+            let terms = terms.into_iter();
+            let left: Vec<Expr> = terms.filter_map(|it| without(paths, it, known)).collect();
+            (!left.is_empty()).then_some(Expr::All(left))
+        }
+        other => Some(other),
+    }
+}
+
+/// See [`super::Query::sort_order`].
+pub(super) fn sort_order(program: &Program) -> Option<SortOrder> {
+    let paths = Paths::of(program).filter(|_| !program.is_blocking())?;
+    let direction = program.order.first()?.direction;
+    let mut places = Vec::with_capacity(program.order.len());
+    for column in &program.order {
+        let place = paths.place(&column.expr)?;
+        if column.direction != direction || place.is_empty() {
+            return None;
+        }
+        places.push(place);
+    }
+    let first = path(&places[0]);
+    let mut between = (None, None);
+    for range in ranges(program) {
+        if range.path == first {
+            between.0 = between
+                .0
+                .or(range.lower.map(|(value, _)| Place::before(value)));
+            between.1 = between
+                .1
+                .or(range.upper.map(|(value, _)| Place::behind(value)));
+        }
+    }
+    let owned = |place: Vec<&str>| place.into_iter().map(str::to_owned).collect();
+    Some(SortOrder {
+        paths: SortPaths::new(places.into_iter().map(owned).collect()),
+        is_descending: direction == Direction::Descending,
+        between,
+    })
 }
 
 /// See [`super::Query::key_set`].

@@ -5,7 +5,7 @@
 
 use winnow::LocatingSlice;
 use winnow::ascii::{digit1, multispace1};
-use winnow::combinator::{alt, cut_err, opt, preceded, repeat, terminated};
+use winnow::combinator::{alt, cut_err, dispatch, opt, peek, preceded, repeat, terminated};
 use winnow::error::{ContextError, ErrMode};
 use winnow::prelude::*;
 use winnow::stream::Location as _;
@@ -99,29 +99,36 @@ pub(super) fn tokenize(text: &str) -> Result<Vec<Lexeme<'_>>> {
 fn gap(input: &mut Input<'_>) -> Parsed<()> {
     repeat(
         0..,
-        alt((
-            multispace1.void(),
-            ("--", take_till(0.., ['\r', '\n'])).void(),
-            ("/*", cut_err((take_until(0.., "*/"), "*/"))).void(),
-        )),
+        dispatch! {
+            peek(any);
+            '-' => ("--", take_till(0.., ['\r', '\n'])).void(),
+            '/' => ("/*", cut_err((take_until(0.., "*/"), "*/"))).void(),
+            _ => multispace1.void(),
+        },
     )
     .parse_next(input)
 }
 
 fn token<'s>(input: &mut Input<'s>) -> Parsed<Token<'s>> {
-    alt((
-        word.map(Token::Word),
-        number.map(Token::Number),
-        preceded('@', word).map(Token::Parameter),
-        string.map(Token::Text),
-        symbol.map(Token::Symbol),
-    ))
+    dispatch! {
+        peek(any);
+        '0'..='9' => number.map(Token::Number),
+        '.' => alt((number.map(Token::Number), symbol.map(Token::Symbol))),
+        '@' => preceded('@', word).map(Token::Parameter),
+        '\'' | '"' => string.map(Token::Text),
+        c if begins_word(c) => word.map(Token::Word),
+        _ => symbol.map(Token::Symbol),
+    }
     .parse_next(input)
+}
+
+fn begins_word(c: char) -> bool {
+    c.is_alphabetic() || c == '_'
 }
 
 fn word<'s>(input: &mut Input<'s>) -> Parsed<&'s str> {
     (
-        one_of(|c: char| c.is_alphabetic() || c == '_'),
+        one_of(begins_word),
         take_while(0.., |c: char| c.is_alphanumeric() || c == '_'),
     )
         .take()

@@ -80,6 +80,7 @@ mod filter;
 mod functions;
 mod lexer;
 mod like;
+mod order;
 mod parser;
 mod plan;
 mod position;
@@ -97,8 +98,9 @@ use sha2::{Digest as _, Sha256};
 use ast::Direction;
 pub(crate) use document::{Document, read_text, read_text_over};
 pub(crate) use error::{ErrorCode, QueryError};
-pub(crate) use execute::{Page, PageLimits, Row};
+pub(crate) use execute::{Page, PageLimits, Row, Supply};
 pub(crate) use filter::{KeySet, RangeFilter};
+pub(crate) use order::{Place, SortOrder, SortPaths};
 pub(crate) use position::Position;
 pub(crate) use reads::Members;
 
@@ -201,6 +203,15 @@ impl Query {
         Ok(self)
     }
 
+    /// The query for documents that all have these values, none of them an array or object, at these paths, such as
+    /// `/deviceId`: it does not look whether they have.
+    pub(crate) fn knowing(mut self, known: &[(&str, Value)]) -> Self {
+        if self.program.feed.is_none() {
+            filter::assume(&mut self.program, known);
+        }
+        self
+    }
+
     /// Equalities that hold for the document of every row, such as `("/deviceId", "d1")`.
     pub(crate) fn equality_filters(&self) -> Vec<(String, Value)> {
         filter::equalities(&self.program)
@@ -209,6 +220,26 @@ impl Query {
     /// Bounds that hold for the document of every row, such as `/_ts` at least 5.
     pub(crate) fn range_filters(&self) -> Vec<RangeFilter> {
         filter::ranges(&self.program)
+    }
+
+    /// The order in which documents can come so that no row has to wait for others, from a position on. `None` when there is
+    /// none: without ORDER BY, and where it is not about paths of the document, or in both directions.
+    pub(crate) fn sort_order(&self, after: Option<&Position>) -> Option<SortOrder> {
+        let mut order = filter::sort_order(&self.program)?;
+        let start = match (after, &self.seek) {
+            (Some(after), _) => Some(after.place()),
+            (None, Some(seek)) => Some(seek.place(order.is_descending)),
+            (None, None) => None,
+        };
+        if let Some(start) = start {
+            order.start_with(start);
+        }
+        Some(order)
+    }
+
+    /// How many rows a page takes at the most, and those that OFFSET leaves out; one more than it holds, to know of more.
+    pub(crate) fn most_rows(&self, limits: PageLimits) -> usize {
+        execute::most_rows(self.program.skip, self.program.take, limits)
     }
 
     /// The partition keys that rows can come from, for a container with these key paths.
@@ -236,7 +267,7 @@ impl Query {
         &self,
         documents: impl Iterator<Item = D>,
     ) -> Result<Vec<Value>> {
-        let page = self.execute_page(documents, PageLimits::NONE, None)?;
+        let page = self.execute_page(documents, Supply::AnyOrder, PageLimits::NONE, None)?;
         Ok(page.rows.into_iter().map(Row::into_value).collect())
     }
 
@@ -253,10 +284,12 @@ impl Query {
     pub(crate) fn execute_page<D: Document>(
         &self,
         mut documents: impl Iterator<Item = D>,
+        supply: Supply,
         limits: PageLimits,
         after: Option<&Position>,
     ) -> Result<Page<D>> {
         let run = execute::Run {
+            supply,
             limits,
             after,
             seek: self.seek.as_ref(),

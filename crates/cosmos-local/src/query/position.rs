@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::error::{ErrorCode, QueryError, Result};
+use super::order::Place;
 
 /// The last row given out. Of use to queries in the same order only; [`super::Query`] checks that.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,14 @@ impl Position {
     /// The document the last row came from: a scan goes on here, this document included.
     pub(crate) fn rid(&self) -> &str {
         &self.rid
+    }
+
+    /// The same place in the order of the query.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            values: self.values.clone(),
+            ordinal: ordinal(&self.rid),
+        }
     }
 
     /// The sort values of the last row, in the order of ORDER BY; `None` is undefined.
@@ -110,6 +119,19 @@ pub(crate) struct ResumeFilter {
 }
 
 impl ResumeFilter {
+    /// Where the first rows are that it lets through.
+    pub(super) fn place(&self, is_descending: bool) -> Place {
+        let ordinal = match &self.rid {
+            Some(rid) => ordinal(rid),
+            None if is_descending => u64::MAX,
+            None => 0,
+        };
+        Place {
+            values: self.values.clone(),
+            ordinal,
+        }
+    }
+
     /// Reads `{"value":[…],"rid":"…","exclude":false}`, where `[]` stands for an undefined value.
     ///
     /// # Errors

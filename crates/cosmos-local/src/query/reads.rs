@@ -33,15 +33,40 @@ pub(super) enum Plan {
     },
     /// Rows are found first; those that are given out are made in the end.
     Late {
-        /// What is looked at to find and sort rows.
+        /// What is looked at to find and, where that is asked for, to compare rows.
         finds: Members,
+        /// What a row is compared by.
+        sorts: Members,
         /// What a row is made of.
         makes: Members,
     },
 }
 
+/// What a walk is about.
+#[derive(Clone, Copy)]
+struct Parts {
+    filter: bool,
+    order: bool,
+    projection: bool,
+}
+
+impl Parts {
+    const ALL: Self = Self {
+        filter: true,
+        order: true,
+        projection: true,
+    };
+
+    const NONE: Self = Self {
+        filter: false,
+        order: false,
+        projection: false,
+    };
+}
+
 impl Plan {
-    pub(super) fn of(program: &Program) -> Self {
+    /// `compares` says whether rows have to be compared to be found.
+    pub(super) fn of(program: &Program, compares: bool) -> Self {
         let is_late = match (program.sources.as_slice(), &program.projection) {
             _ if program.is_blocking() => false,
             ([source], projection) if is_document(source, &[true]) => match projection {
@@ -51,20 +76,30 @@ impl Plan {
             },
             _ => false,
         };
-        let members = |finds, makes| {
+        let members = |parts| {
             let mut walk = Walk::default();
-            walk.program(program, finds, makes);
+            walk.program(program, parts);
             walk.members()
         };
-        if is_late {
-            Self::Late {
-                finds: members(true, false),
-                makes: members(false, true),
-            }
-        } else {
-            Self::AtOnce {
-                reads: members(true, true),
-            }
+        if !is_late {
+            return Self::AtOnce {
+                reads: members(Parts::ALL),
+            };
+        }
+        Self::Late {
+            finds: members(Parts {
+                filter: true,
+                order: compares,
+                ..Parts::NONE
+            }),
+            sorts: members(Parts {
+                order: true,
+                ..Parts::NONE
+            }),
+            makes: members(Parts {
+                projection: true,
+                ..Parts::NONE
+            }),
         }
     }
 }
@@ -96,26 +131,28 @@ impl Walk {
         Members::Named(self.names.into_iter().collect())
     }
 
-    /// The outermost program, over documents or the rows of its feed: what finds and sorts its rows, and what makes them.
-    fn program(&mut self, program: &Program, finds: bool, makes: bool) {
+    /// Parts of the outermost program, over documents or the rows of its feed.
+    fn program(&mut self, program: &Program, parts: Parts) {
         self.frames.push(true);
-        self.select(program, finds, makes);
+        self.select(program, parts);
         self.frames.pop();
     }
 
-    fn select(&mut self, program: &Program, finds: bool, makes: bool) {
+    fn select(&mut self, program: &Program, parts: Parts) {
         let outer = self.frames.len();
         for source in &program.sources {
             let is_document = is_document(source, &self.frames);
             match &source.values {
                 Values::Path(_) if is_document => {}
                 Values::Path(path) => self.expr(path),
-                Values::Rows(rows) => self.select(rows, true, true),
+                Values::Rows(rows) => self.select(rows, Parts::ALL),
             }
             self.frames.push(is_document);
         }
-        if finds {
+        if parts.filter {
             self.exprs(&program.filter);
+        }
+        if parts.order {
             self.exprs(program.order.iter().map(|column| &column.expr));
         }
         if let Some(grouping) = &program.grouping {
@@ -124,7 +161,7 @@ impl Walk {
             self.frames.truncate(outer);
             self.frames.push(false);
         }
-        if makes {
+        if parts.projection {
             match &program.projection {
                 Projection::Value(expr) => self.expr(expr),
                 Projection::Object(members) => self.exprs(members.iter().map(|(_, expr)| expr)),
@@ -172,7 +209,7 @@ impl Walk {
                 }
             }
             Expr::Scalar(program) | Expr::Exists(program) | Expr::ArrayOf(program) => {
-                self.select(program, true, true);
+                self.select(program, Parts::ALL);
             }
         }
     }

@@ -11,6 +11,7 @@
 //! want, puts all of it on disk, and only then takes that lock: what can be seen is durable, writers share the wait for
 //! the disk, and readers do not wait for it.
 
+mod orders;
 mod seed;
 mod staging;
 mod state;
@@ -25,6 +26,7 @@ use crate::{
     document::DocumentError,
     record::Record,
 };
+pub(crate) use orders::Ordered;
 pub(crate) use seed::seed;
 pub(crate) use staging::Delta;
 use staging::Staged;

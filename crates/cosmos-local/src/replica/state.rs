@@ -2,12 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::staging::Delta;
+use super::{
+    orders::{Ordered, Orders},
+    staging::Delta,
+};
 use crate::{
+    partition_key::PartitionKey,
+    query::{Place, SortOrder},
     record::{ItemKey, Record, is_forgettable, merge, winner},
     ttl::Lifetimes,
     vector,
@@ -148,6 +153,8 @@ pub(crate) struct Table {
     tombstones: BTreeSet<ItemKey>,
     /// Who has a value that must be unique: by partition key value and that value, ids.
     unique: BTreeMap<(Arc<str>, String), BTreeSet<Arc<str>>>,
+    /// Readers make these, which hold on to the state to read it.
+    orders: Mutex<Orders>,
     /// What became visible at each position.
     history: BTreeMap<u64, Version>,
     /// Of the texts in it.
@@ -175,7 +182,9 @@ impl Table {
     /// Adds an item, or what has become of it.
     pub(crate) fn put(&mut self, key: ItemKey, item: Item) {
         let (shown, position) = (item.current().cloned(), item.position);
-        if let Some(old) = self.items.insert(key.clone(), item) {
+        let old = self.items.insert(key.clone(), item);
+        self.reorder(&key, old.as_ref(), shown.as_ref());
+        if let Some(old) = old {
             self.forget(&key, &old);
         }
         match shown {
@@ -192,8 +201,32 @@ impl Table {
     /// Knows no more of an item.
     fn remove(&mut self, key: &ItemKey) {
         if let Some(old) = self.items.remove(key) {
+            self.reorder(key, Some(&old), None);
             self.forget(key, &old);
         }
+    }
+
+    fn reorder(&mut self, key: &ItemKey, old: Option<&Item>, shown: Option<&Arc<Record>>) {
+        let old = old.and_then(Item::current);
+        self.orders_mut().change(key, old, shown);
+    }
+
+    pub(super) fn orders_mut(&mut self) -> &mut Orders {
+        let orders = self.orders.get_mut();
+        orders.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many items of a partition at the most, in an order, behind a place; they may have expired.
+    pub(crate) fn ordered(
+        &self,
+        partition: &PartitionKey,
+        order: &SortOrder,
+        behind: Option<&Place>,
+        most: usize,
+    ) -> Ordered {
+        let orders = self.orders.lock();
+        let mut orders = orders.unwrap_or_else(PoisonError::into_inner);
+        orders.read(&self.items, partition, order, behind, most)
     }
 
     /// Takes what is not there any more out of the indexes.

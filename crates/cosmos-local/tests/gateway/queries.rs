@@ -117,3 +117,66 @@ async fn what_is_nested_too_deep_is_refused_and_hurts_nobody() {
     assert_eq!(changed.status, 200);
     account.shutdown().await;
 }
+
+/// What the metrics of an answer say that was looked at.
+fn looked_at(answer: &Answer) -> &str {
+    let metrics = answer.header("x-ms-documentdb-query-metrics").split(';');
+    let mut counts = metrics.filter_map(|it| it.strip_prefix("retrievedDocumentCount="));
+    counts.next().unwrap()
+}
+
+#[tokio::test]
+async fn the_newest_items_are_all_that_is_looked_at() {
+    const METRICS: (&str, &str) = ("x-ms-documentdb-populatequerymetrics", "true");
+    let item = |n: u64| json!({"id": format!("i{}", n * 37 % 400), "k": "t", "n": n});
+    let (account, items) = filled((0..400).map(item)).await;
+    let newest = "SELECT TOP 5 VALUE c.n FROM c WHERE c.k = 't' ORDER BY c.n DESC";
+    let answer = ask(&items, newest, &[METRICS]).await;
+    assert_eq!(answer.body["Documents"], json!([399, 398, 397, 396, 395]));
+    assert_eq!(looked_at(&answer), "5");
+
+    // What is written, changed or deleted is so at once in an order that is there.
+    let put = async |id: &str, n: u64| {
+        let item = json!({"id": id, "k": "t", "n": n});
+        items.upsert(&key("t"), &item).await.status
+    };
+    assert_eq!(put("new", 1000).await, 201);
+    assert_eq!(put(&format!("i{}", 398 * 37 % 400), 0).await, 200);
+    let gone = format!("docs/i{}", 397 * 37 % 400);
+    let deleted = items.send("DELETE", &gone, &key("t"), &[], None).await;
+    assert_eq!(deleted.status, 204);
+    let answer = ask(&items, newest, &[METRICS]).await;
+    assert_eq!(answer.body["Documents"], json!([1000, 399, 396, 395, 394]));
+    assert_eq!(looked_at(&answer), "5");
+
+    // Pages go on behind the last row, whatever was written meanwhile, and look at no more than they give out.
+    let all = "SELECT c.n FROM c WHERE c.n > 300 ORDER BY c.n";
+    let mut found = Vec::new();
+    let mut continuation = String::new();
+    loop {
+        let headers = [
+            METRICS,
+            ("x-ms-max-item-count", "30"),
+            ("x-ms-continuation", &continuation),
+        ];
+        let given = if found.is_empty() { 2 } else { 3 };
+        let page = ask(&items, all, &headers[..given]).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let rows = page
+            .documents()
+            .iter()
+            .map(|row| row["n"].as_u64().unwrap());
+        found.extend(rows);
+        assert!(looked_at(&page).parse::<usize>().unwrap() <= 32);
+        page.header("x-ms-continuation")
+            .clone_into(&mut continuation);
+        if continuation.is_empty() {
+            break;
+        }
+        assert_eq!(put("behind", 301).await / 100, 2);
+        assert_eq!(put("ahead", 2000).await / 100, 2);
+    }
+    let expected: Vec<u64> = (301..=396).chain([399, 1000, 2000]).collect();
+    assert_eq!(found, expected);
+    account.shutdown().await;
+}

@@ -43,9 +43,32 @@ fn printed(case: &Case) -> Vec<Value> {
     again.execute(case.documents.iter().cloned()).unwrap()
 }
 
-/// The result page by page, through tokens, with the documents as a store brings them: from the
-/// position's document on when they are not sorted, else in another order on each page.
-fn paged(case: &Case, rows_per_page: usize) -> Vec<Value> {
+/// The documents in the order of the query from a position on, where it has one.
+fn in_order(query: &Query, documents: &[Value], after: Option<&Position>) -> Option<Vec<Value>> {
+    let order = query.sort_order(after)?;
+    let place = |document: &Value| {
+        let ordinal = position::ordinal(document.rid());
+        order.paths.place(&document.to_string(), ordinal).unwrap()
+    };
+    let mut documents: Vec<(Place, &Value)> = documents
+        .iter()
+        .map(|document| (place(document), document))
+        .filter(|(place, _)| {
+            let (low, high) = &order.between;
+            low.as_ref().is_none_or(|low| low <= place)
+                && high.as_ref().is_none_or(|high| place <= high)
+        })
+        .collect();
+    documents.sort_by(|(left, _), (right, _)| left.cmp(right));
+    if order.is_descending {
+        documents.reverse();
+    }
+    Some(documents.into_iter().map(|(_, it)| it.clone()).collect())
+}
+
+/// The result page by page, through tokens, with the documents as a store brings them: in the order of the query where that
+/// is asked for, else from the position's document on when they are not sorted, else in another order on each page.
+fn paged(case: &Case, rows_per_page: usize, supply: Supply) -> Vec<Value> {
     let query = Query::parse(&case.query, &case.parameters).unwrap();
     let limits = PageLimits {
         rows: rows_per_page,
@@ -68,8 +91,11 @@ fn paged(case: &Case, rows_per_page: usize) -> Vec<Value> {
             Some(_) => documents.reverse(),
             None => {}
         }
+        if supply == Supply::Sorted {
+            documents = in_order(&query, &documents, after.as_ref()).unwrap();
+        }
         let page = query
-            .execute_page(documents.into_iter(), limits, after.as_ref())
+            .execute_page(documents.into_iter(), supply, limits, after.as_ref())
             .unwrap();
         assert!(page.rows.len() <= rows_per_page, "{}", case.title);
         assert!(
@@ -102,14 +128,15 @@ fn check(file: &str, text: &str) {
                     .documents
                     .iter()
                     .all(|document| document.get("_rid").is_some());
-                if has_rids || query.starts_over() {
+                let mut supplies = vec![Supply::AnyOrder];
+                supplies.extend(query.sort_order(None).map(|_| Supply::Sorted));
+                for supply in supplies {
                     for rows_per_page in 1..4 {
-                        let rows = paged(case, rows_per_page);
-                        assert_rows(
-                            &format!("{title} (pages of {rows_per_page})"),
-                            expected,
-                            &rows,
-                        );
+                        if has_rids || query.starts_over() {
+                            let rows = paged(case, rows_per_page, supply);
+                            let title = format!("{title} ({supply:?}, pages of {rows_per_page})");
+                            assert_rows(&title, expected, &rows);
+                        }
                     }
                 }
                 if let Some(rows) = client::merged(case) {
@@ -255,11 +282,15 @@ fn a_page_is_limited_in_bytes_but_never_empty() {
         rows: usize::MAX,
         bytes: 3_000,
     };
-    let page = query.execute_page(documents(), limits, None).unwrap();
+    let page = query
+        .execute_page(documents(), Supply::AnyOrder, limits, None)
+        .unwrap();
     assert_eq!(page.rows.len(), 2);
     assert_eq!(page.next.unwrap().rid(), rid(1));
     let limits = PageLimits { rows: 0, bytes: 0 };
-    let page = query.execute_page(documents(), limits, None).unwrap();
+    let page = query
+        .execute_page(documents(), Supply::AnyOrder, limits, None)
+        .unwrap();
     assert_eq!(page.rows.len(), 1);
 }
 
@@ -274,7 +305,7 @@ fn pages_are_not_disturbed_by_other_writers() {
     let page = |documents: &[u64], after: Option<&Position>| {
         let documents = documents.iter().copied().map(document).collect::<Vec<_>>();
         query
-            .execute_page(documents.into_iter(), limits, after)
+            .execute_page(documents.into_iter(), Supply::AnyOrder, limits, after)
             .unwrap()
     };
     let first = page(&[30, 10, 20, 40], None);
@@ -355,7 +386,9 @@ fn positions_belong_to_one_order() {
         rows: 1,
         bytes: usize::MAX,
     };
-    let page = query.execute_page(documents, limits, None).unwrap();
+    let page = query
+        .execute_page(documents, Supply::AnyOrder, limits, None)
+        .unwrap();
     let token = query.position_to_json(&page.next.unwrap());
     let resumed = parse("SELECT TOP 5 c._rid FROM c WHERE c.b > 7 ORDER BY c[\"b\"] ASC, c.a desc");
     assert!(resumed.position_from_json(&token).is_ok());

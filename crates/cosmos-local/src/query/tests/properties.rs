@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::client;
 use super::fixture::{Case, Expected};
 use super::rid;
-use crate::query::{PageLimits, Position, Query, parser};
+use crate::query::{PageLimits, Position, Query, Supply, parser};
 
 /// Texts made of the grammar's own pieces: most are wrong, in every way there is.
 fn any_text() -> impl Strategy<Value = String> {
@@ -226,14 +226,40 @@ proptest! {
     }
 
     #[test]
+    fn what_is_known_need_not_be_asked(
+        documents in documents(),
+        known in prop::sample::select(vec![json!(null), json!(true), json!(0), json!(1.0), json!("a"), json!("")]),
+        written in prop::sample::select(vec!["null", "true", "0", "1", "-0.0", "'a'", "\"\""]),
+        expr in expression(),
+        shape in prop::sample::select(vec!["c.a = @v", "@v = c[\"a\"] AND (@e)", "(@e) AND c.a = @v AND c.b = 1", "c.a = @v OR (@e)", "NOT c.a = @v"]),
+    ) {
+        let clause = shape.replace("@v", written).replace("@e", &expr);
+        let text = format!("SELECT * FROM c WHERE {clause}");
+        let documents: Vec<Value> = documents
+            .into_iter()
+            .filter(|document| document.get("a").is_some_and(|a| crate::query::value::equal(a, &known)))
+            .collect();
+        let run = |query: Query| query.execute(documents.iter().cloned()).map_err(|error| error.to_string());
+        let query = || Query::parse(&text, &parameters()).unwrap();
+        prop_assert_eq!(run(query().knowing(&[("/a", known)])), run(query()));
+    }
+
+    #[test]
     fn pages_add_up_to_the_whole(
         documents in documents(),
-        order in prop::sample::select(vec!["", "ORDER BY c.a", "ORDER BY c.a DESC, c.b", "ORDER BY c.b DESC", "ORDER BY x"]),
+        rows_of in prop::sample::select(vec!["SELECT c.id, x FROM c JOIN x IN c.list", "SELECT * FROM c", "SELECT VALUE c FROM c", "SELECT c.id, c.a FROM c"]),
+        filter in prop::sample::select(vec!["", "WHERE c.a > 1", "WHERE c.b <= 2", "WHERE c.a BETWEEN 'a' AND 'b'", "WHERE c.a < 0 AND c.a > 1"]),
+        order in prop::sample::select(vec!["", "ORDER BY c.a", "ORDER BY c.a DESC, c.b", "ORDER BY c.b DESC, c.a DESC", "ORDER BY x"]),
         window in prop::sample::select(vec!["", "OFFSET 0 LIMIT 3", "OFFSET 2 LIMIT 4", "OFFSET 1 LIMIT 100"]),
         rows in 1usize..5,
         bytes in prop::sample::select(vec![1usize, 200, usize::MAX]),
+        is_sorted in any::<bool>(),
     ) {
-        let text = format!("SELECT c.id, x FROM c JOIN x IN c.list {order} {window}");
+        let order = match rows_of.contains("JOIN") {
+            true => order.to_owned(),
+            false => order.replace(" x", " c.n"),
+        };
+        let text = format!("{rows_of} {filter} {order} {window}");
         let query = Query::parse(&text, &[]).unwrap();
         let whole = query.execute(documents.iter().cloned()).unwrap();
         let mut paged = Vec::new();
@@ -245,7 +271,12 @@ proptest! {
                 }
                 _ => 0,
             };
-            let page = query.execute_page(documents[start..].iter().cloned(), PageLimits { rows, bytes }, after.as_ref()).unwrap();
+            let sorted = super::in_order(&query, &documents, after.as_ref()).filter(|_| is_sorted);
+            let (supply, documents) = match sorted {
+                Some(sorted) => (Supply::Sorted, sorted),
+                None => (Supply::AnyOrder, documents[start..].to_vec()),
+            };
+            let page = query.execute_page(documents.into_iter(), supply, PageLimits { rows, bytes }, after.as_ref()).unwrap();
             prop_assert!(page.rows.len() <= rows);
             prop_assert!(page.next.is_none() || !page.rows.is_empty());
             paged.extend(super::values(page.rows));
