@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Gateway, Region,
     documents::is_query,
-    endpoint, query,
+    endpoint,
     reply::{ApiError, Reply},
     request::Request,
 };
@@ -114,11 +114,7 @@ impl Gateway {
             Method::POST if is_query(request) => {
                 let databases = self.metadata.databases();
                 let views = databases.iter().map(|database| database.view());
-                Ok(list(
-                    "",
-                    "Databases",
-                    query::parse(request)?.execute(views)?,
-                ))
+                Ok(list("", "Databases", self.parse(request)?.execute(views)?))
             }
             Method::POST => {
                 let database = self
@@ -172,7 +168,7 @@ impl Gateway {
             Method::POST if is_query(request) => {
                 let containers = self.metadata.containers(&database.id);
                 let views = containers.iter().map(|container| container.view());
-                let found = query::parse(request)?.execute(views)?;
+                let found = self.parse(request)?.execute(views)?;
                 Ok(list(&database.rid(), "DocumentCollections", found))
             }
             Method::POST => {
@@ -234,7 +230,7 @@ impl Gateway {
         let views = offers.iter().map(|offer| offer.view());
         match request.method {
             Method::GET | Method::HEAD => Ok(list("", "Offers", views.collect())),
-            Method::POST => Ok(list("", "Offers", query::parse(request)?.execute(views)?)),
+            Method::POST => Ok(list("", "Offers", self.parse(request)?.execute(views)?)),
             _ => Err(not_allowed(request)),
         }
     }

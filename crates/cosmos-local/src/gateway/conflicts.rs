@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::{
     Gateway, Region,
     documents::{partition, scope},
-    query,
     reply::{ApiError, Reply},
     request::Request,
 };
@@ -67,7 +66,7 @@ impl Gateway {
         let all = all.iter().map(|loser| view(container, loser));
         let conflicts: Vec<Value> = match request.method {
             Method::GET | Method::HEAD => all.collect(),
-            Method::POST => query::parse(request)?.execute(all)?,
+            Method::POST => self.parse(request)?.execute(all)?,
             _ => {
                 return Err(ApiError::new(
                     StatusCode::METHOD_NOT_ALLOWED,

@@ -51,6 +51,7 @@ use crate::{
     membership::Membership,
     metadata::Metadata,
     partition_key::Named,
+    query::Statements,
     ranges::Range,
     session,
 };
@@ -106,6 +107,7 @@ impl Drop for Frozen<'_> {
 pub(crate) struct Gateway {
     sign_in: SignIn,
     metadata: Metadata,
+    statements: Statements,
     members: RwLock<Arc<Members>>,
     write_mode: WriteMode,
     /// Whether no region takes writes, because the hub is about to move.
@@ -125,6 +127,7 @@ impl Gateway {
         Self {
             sign_in,
             metadata,
+            statements: Statements::default(),
             members: RwLock::default(),
             write_mode,
             is_frozen: AtomicBool::new(false),

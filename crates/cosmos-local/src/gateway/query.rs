@@ -58,22 +58,6 @@ impl From<QueryError> for ApiError {
     }
 }
 
-pub(super) fn parse(request: &Request) -> Result<Query, ApiError> {
-    let body: Body = serde_json::from_value(Value::Object(request.object()?)).map_err(|error| {
-        ApiError::bad_request(format!("the body is not a query such as {{\"query\":\"SELECT * FROM c\",\"parameters\":[]}}: {error}"))
-    })?;
-    let parameters: Vec<_> = body
-        .parameters
-        .into_iter()
-        .map(|parameter| (parameter.name, parameter.value))
-        .collect();
-    let query = Query::parse(&body.query, &parameters)?;
-    Ok(match body.resume_filter {
-        Some(filter) => query.with_resume_filter(&filter)?,
-        None => query,
-    })
-}
-
 fn key_paths(container: &Container) -> Vec<&str> {
     container
         .partition_key
@@ -157,6 +141,20 @@ fn plan(query: &Query, features: &str, container: &Container) -> Result<Value, Q
 }
 
 impl Gateway {
+    /// The query of a request.
+    pub(super) fn parse(&self, request: &Request) -> Result<Query, ApiError> {
+        let body: Body = request.json_as().map_err(|error| {
+            ApiError::bad_request(format!("the body is not a query such as {{\"query\":\"SELECT * FROM c\",\"parameters\":[]}}: {error}"))
+        })?;
+        let parameters = body.parameters.into_iter();
+        let parameters: Vec<_> = parameters.map(|it| (it.name, it.value)).collect();
+        let query = self.statements.parse(&body.query, &parameters)?;
+        Ok(match body.resume_filter {
+            Some(filter) => query.with_resume_filter(&filter)?,
+            None => query,
+        })
+    }
+
     pub(super) fn query_plan(
         &self,
         request: &Request,
@@ -167,7 +165,7 @@ impl Gateway {
             .unwrap_or_default();
         Ok(Reply::json(
             StatusCode::OK,
-            &plan(&parse(request)?, features, container)?,
+            &plan(&self.parse(request)?, features, container)?,
         ))
     }
 
@@ -177,7 +175,7 @@ impl Gateway {
         request: &Request,
         container: &Arc<Container>,
     ) -> Result<Reply, ApiError> {
-        let query = parse(request)?;
+        let query = self.parse(request)?;
         let scope = scope(request, container)?;
         let is_limited = scope != Scope::everything()
             || request

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request::Parts};
 use percent_encoding::percent_decode_str;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
 use super::{documents::is_query, reply::ApiError};
@@ -165,6 +166,15 @@ impl Request {
         }
         serde_json::from_slice(&self.body)
             .map_err(|error| ApiError::bad_request(format!("the body is not valid JSON: {error}")))
+    }
+
+    /// The body, JSON as text or binary, in a shape that is known.
+    pub(crate) fn json_as<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        if binary_json::is_binary(&self.body) {
+            let value = binary_json::decode(&self.body).map_err(serde_json::Error::custom)?;
+            return T::deserialize(value);
+        }
+        serde_json::from_slice(&self.body)
     }
 
     /// The body as a JSON object.

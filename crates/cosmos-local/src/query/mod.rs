@@ -87,10 +87,13 @@ mod position;
 mod print;
 mod program;
 mod reads;
+mod statements;
 mod value;
 
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -103,6 +106,7 @@ pub(crate) use filter::{KeySet, RangeFilter};
 pub(crate) use order::{Place, SortOrder, SortPaths};
 pub(crate) use position::Position;
 pub(crate) use reads::Members;
+pub(crate) use statements::Statements;
 
 use error::Result;
 use position::ResumeFilter;
@@ -141,10 +145,8 @@ pub(crate) const MAX_CACHED_PATTERNS: usize = 16;
 /// A query, parsed and checked, with its parameters.
 #[derive(Debug)]
 pub(crate) struct Query {
-    select: ast::Select,
+    select: Arc<ast::Select>,
     program: program::Program,
-    /// See [`Position::to_json`].
-    fingerprint: String,
     top: Option<u64>,
     window: Option<(u64, u64)>,
     seek: Option<ResumeFilter>,
@@ -158,11 +160,11 @@ impl Query {
     ///
     /// Whatever the service would refuse, and what this module refuses; see [`ErrorCode`].
     pub(crate) fn parse(sql: &str, parameters: &[(String, Value)]) -> Result<Self> {
-        Self::read(sql, parameters).map_err(|error| error.located_in(sql))
+        let read = || Self::bind(Arc::new(parser::parse(sql)?), parameters);
+        read().map_err(|error| error.located_in(sql))
     }
 
-    fn read(sql: &str, parameters: &[(String, Value)]) -> Result<Self> {
-        let select = parser::parse(sql)?;
+    fn bind(select: Arc<ast::Select>, parameters: &[(String, Value)]) -> Result<Self> {
         let program = bind::bind(&select, parameters)?;
         let count = |count: &Option<ast::Count>, code| {
             let count = count.as_ref();
@@ -175,11 +177,9 @@ impl Query {
             Some(limit) if select.window.is_some() => Some((program.skip, limit)),
             _ => None,
         };
-        let fingerprint = fingerprint(&select, program.is_blocking());
         Ok(Self {
             select,
             program,
-            fingerprint,
             top,
             window,
             seek: None,
@@ -299,7 +299,7 @@ impl Query {
 
     /// A position as JSON, for use in a continuation token.
     pub(crate) fn position_to_json(&self, position: &Position) -> Value {
-        position.to_json(&self.fingerprint)
+        position.to_json(&self.fingerprint())
     }
 
     /// Reads a position back.
@@ -312,7 +312,30 @@ impl Query {
             true => 0,
             false => self.program.order.len(),
         };
-        Position::from_json(token, &self.fingerprint, columns)
+        Position::from_json(token, &self.fingerprint(), columns)
+    }
+
+    /// Tells sort orders apart; short, as tokens are to be.
+    ///
+    /// Nothing else of a query takes part: clients that resume a sorted query put where they stopped into its filter, and
+    /// send the old token along. A place in an order means the same whatever rows a filter leaves. A number of rows does
+    /// not.
+    fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        if self.starts_over() {
+            hash.update(self.select.to_string());
+        }
+        for item in &self.select.order_by {
+            hash.update(item.expr.to_string());
+            hash.update(match item.direction {
+                Some(Direction::Descending) => [1],
+                _ => [0],
+            });
+        }
+        hash.finalize()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// The body of a query plan response, for a client with these features (the value of
@@ -360,26 +383,4 @@ pub(crate) fn function_names() -> FunctionNames {
         aggregates: ast::Aggregate::ALL.map(ast::Aggregate::sql_name).to_vec(),
         refused: functions::refused_names().to_vec(),
     }
-}
-
-/// Tells sort orders apart; short, as tokens are to be.
-///
-/// Nothing else of a query takes part: clients that resume a sorted query put where they stopped into its filter, and send
-/// the old token along. A place in an order means the same whatever rows a filter leaves. A number of rows does not.
-fn fingerprint(select: &ast::Select, counts_rows: bool) -> String {
-    let mut hash = Sha256::new();
-    if counts_rows {
-        hash.update(select.to_string());
-    }
-    for item in &select.order_by {
-        hash.update(item.expr.to_string());
-        hash.update(match item.direction {
-            Some(Direction::Descending) => [1],
-            _ => [0],
-        });
-    }
-    hash.finalize()[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
