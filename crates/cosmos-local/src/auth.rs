@@ -221,10 +221,10 @@ impl Signed<'_> {
     fn payload(&self, link: &str) -> String {
         format!(
             "{}\n{}\n{link}\n{}\n{}\n",
-            self.method.to_lowercase(),
+            self.method.to_ascii_lowercase(),
             self.resource_type,
-            self.x_date.to_lowercase(),
-            self.date.to_lowercase()
+            self.x_date.to_ascii_lowercase(),
+            self.date.to_ascii_lowercase()
         )
     }
 }

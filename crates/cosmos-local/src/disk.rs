@@ -3,7 +3,7 @@
 //! Everything is in memory, so a commit only has to be found again after a start. fjall appends it to a journal, which is
 //! one sequential write however many items it touches, and sorts it into files in the background.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -16,23 +16,37 @@ use crate::{
 /// What rows look like; whoever changes that counts on.
 const FORMAT: u32 = 1;
 
-/// Bytes of items, and of the log, that wait in memory before they are sorted into a file.
-const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of rows that wait in memory before they are sorted into a file.
+const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of journals, which have all that waits; the least that fjall takes.
+/// Memtables that wait to become files, and files that wait to be merged with others: beyond, writers wait. fjall lets them
+/// wait at 4 and 20, and does not look whether its worker has failed meanwhile.
+const MAX_MEMTABLES: usize = 3;
+const MAX_FILES: usize = 16;
+
+/// How often a writer that waits looks again.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Bytes of full journals, beyond which fjall hurries to get rid of the oldest; the least that it takes.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes of files that are kept in memory; they are read at start, and where files are merged.
 const CACHE_BYTES: u64 = 1024 * 1024;
 
-/// Items that are written at a time where all of a region are.
-const ITEMS_AT_ONCE: usize = 1024;
+/// Bytes of items that are written at a time where all of a region are, by an estimate.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Key of the [`CountersRow`].
-const COUNTERS: &str = "counters";
+/// The one table of rows. Several would share the journal, and hold on to it for each other.
+const ROWS: &str = "rows";
 
-/// Key of the [`FORMAT`].
-const FORMAT_KEY: &str = "format";
+/// What keys of rows begin with.
+const COUNTERS: &[u8] = b"c";
+const FORMAT_KEY: &[u8] = b"f";
+const ITEM: u8 = b'i';
+const LOG: u8 = b'l';
+
+/// By which fjall knows a folder of its own.
+const MARKER: &str = "version";
 
 /// Why the data folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -93,22 +107,26 @@ struct CountersRow {
 /// The open database of one region.
 pub(crate) struct Disk {
     database: Database,
-    items: Keyspace,
-    log: Keyspace,
-    counters: Keyspace,
+    rows: Keyspace,
+    /// Bytes written since rows were last sorted into a file.
+    unsorted: usize,
 }
 
 impl Disk {
     /// Opens the folder, and reads all of it.
     pub(crate) fn open(path: &Path, regions: usize) -> Result<(Self, State), DiskError> {
-        if !path.is_dir() {
+        if !path.join(MARKER).is_file() {
             return Err(DiskError::Missing);
         }
-        let disk = Self::database(path)?;
-        let format = disk.counters.get(FORMAT_KEY)?;
+        let disk = Self::database(path, |database| match database.keyspace_exists(ROWS) {
+            true => Ok(()),
+            false => Err(DiskError::Missing),
+        })?;
+        let format = disk.rows.get(FORMAT_KEY)?;
         match format.map(|row| read(&row)).transpose()? {
             Some(FORMAT) => {}
-            other => return Err(DiskError::Format(other.unwrap_or_default())),
+            Some(other) => return Err(DiskError::Format(other)),
+            None => return Err(DiskError::Missing),
         }
         let state = disk.load(regions)?;
         Ok((disk, state))
@@ -117,54 +135,56 @@ impl Disk {
     /// Makes the folder of a new region, with the state that it starts with; what an attempt before has left is replaced.
     pub(crate) fn create(path: &Path, state: &State) -> Result<Self, DiskError> {
         remove(path)?;
-        let disk = Self::database(path)?;
-        let tables = state.tables.iter();
-        let all: Vec<(u32, &ItemKey, &Item)> = tables
-            .flat_map(|(container, table)| {
-                let items = table.items.iter();
-                items.map(|(key, item)| (*container, key, item))
-            })
-            .collect();
-        for some in all.chunks(ITEMS_AT_ONCE) {
-            let mut batch = disk.database.batch();
-            for (container, key, item) in some {
-                disk.put(&mut batch, *container, key, item)?;
+        let mut disk = Self::database(path, |_| Ok(()))?;
+        let mut batch = disk.batch();
+        for (container, table) in &state.tables {
+            for (key, item) in &table.items {
+                batch.put_item(*container, key, item)?;
+                if batch.bytes > BATCH_BYTES {
+                    let full = std::mem::replace(&mut batch, disk.batch());
+                    disk.commit(full, None)?;
+                }
             }
-            batch.commit()?;
         }
-        let mut batch = disk.database.batch();
-        batch.insert(&disk.counters, FORMAT_KEY, write(&FORMAT)?);
-        disk.put_counters(&mut batch, &state.seen, state.applied, state.stamp)?;
-        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        batch.put_counters(&state.seen, state.applied, state.stamp)?;
+        // The last row of all says that none is missing.
+        batch.put(FORMAT_KEY.to_vec(), write(&FORMAT)?);
+        disk.commit(batch, Some(PersistMode::SyncAll))?;
         Ok(disk)
     }
 
-    fn database(path: &Path) -> Result<Self, DiskError> {
+    /// The database, if it passes a check before anything is made in it.
+    fn database(
+        path: &Path,
+        check: impl FnOnce(&Database) -> Result<(), DiskError>,
+    ) -> Result<Self, DiskError> {
         let database = Database::builder(path)
             .worker_threads(1)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        check(&database)?;
+        // With a limit of its own fjall asks its worker for a new memtable after every commit beyond it, and when a worker
+        // has enough of these to do it blocks itself for ever (https://github.com/fjall-rs/fjall/pull/323).
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
         Ok(Self {
-            items: database.keyspace("items", options)?,
-            log: database.keyspace("log", options)?,
-            counters: database.keyspace("counters", options)?,
+            rows: database.keyspace(ROWS, options)?,
             database,
+            unsorted: 0,
         })
     }
 
     fn load(&self, regions: usize) -> Result<State, DiskError> {
         let mut state = State::empty(regions);
-        if let Some(row) = self.counters.get(COUNTERS)? {
+        if let Some(row) = self.rows.get(COUNTERS)? {
             let row: CountersRow = read(&row)?;
             (state.seen, state.applied, state.stamp) = (row.seen, row.applied, row.stamp);
         }
-        for entry in self.log.iter() {
+        for entry in self.rows.prefix([LOG]) {
             let record: Record = read(&entry.value()?)?;
             state.log.insert(record.number, Arc::new(record));
         }
-        for entry in self.items.iter() {
+        for entry in self.rows.prefix([ITEM]) {
             let row: ItemRow = read(&entry.value()?)?;
             let mut siblings = row.siblings;
             for record in &mut siblings {
@@ -178,13 +198,54 @@ impl Disk {
         Ok(state)
     }
 
-    fn put(
-        &self,
-        batch: &mut OwnedWriteBatch,
-        container: u32,
-        key: &ItemKey,
-        item: &Item,
-    ) -> Result<(), DiskError> {
+    fn batch(&self) -> Batch {
+        Batch {
+            rows: self.rows.clone(),
+            changes: self.database.batch(),
+            bytes: 0,
+        }
+    }
+
+    fn commit(&mut self, batch: Batch, durability: Option<PersistMode>) -> Result<(), DiskError> {
+        self.unsorted += batch.bytes;
+        batch.changes.durability(durability).commit()?;
+        if self.unsorted > MEMTABLE_BYTES {
+            let has_room = || {
+                self.rows.sealed_memtable_count() < MAX_MEMTABLES
+                    && self.rows.l0_table_count() < MAX_FILES
+            };
+            while !has_room() {
+                // An error when the worker has failed.
+                self.database.persist(PersistMode::Buffer)?;
+                std::thread::sleep(PATIENCE);
+            }
+            self.rows.rotate_memtable()?;
+            self.unsorted = 0;
+        }
+        Ok(())
+    }
+}
+
+/// Changes of rows that are made together.
+struct Batch {
+    rows: Keyspace,
+    changes: OwnedWriteBatch,
+    bytes: usize,
+}
+
+impl Batch {
+    fn put(&mut self, key: Vec<u8>, row: Vec<u8>) {
+        self.bytes += key.len() + row.len();
+        self.changes.insert(&self.rows, key, row);
+    }
+
+    fn remove(&mut self, key: impl Into<fjall::Slice>) {
+        let key = key.into();
+        self.bytes += key.len();
+        self.changes.remove(&self.rows, key);
+    }
+
+    fn put_item(&mut self, container: u32, key: &ItemKey, item: &Item) -> Result<(), DiskError> {
         let row = ItemRow {
             container,
             key: key.clone(),
@@ -194,52 +255,45 @@ impl Disk {
             heard: item.heard.clone(),
             applied_at: item.applied_at,
         };
-        batch.insert(&self.items, row_key(container, key), write(&row)?);
+        self.put(item_key(container, key), write(&row)?);
         Ok(())
     }
 
-    fn put_counters(
-        &self,
-        batch: &mut OwnedWriteBatch,
-        seen: &[u64],
-        applied: u64,
-        stamp: u64,
-    ) -> Result<(), DiskError> {
+    fn put_counters(&mut self, seen: &[u64], applied: u64, stamp: u64) -> Result<(), DiskError> {
         let row = CountersRow {
             seen: seen.to_vec(),
             applied,
             stamp,
         };
-        batch.insert(&self.counters, COUNTERS, write(&row)?);
+        self.put(COUNTERS.to_vec(), write(&row)?);
         Ok(())
     }
 }
 
 impl Storage for Disk {
     fn store(&mut self, delta: &Delta) -> Result<(), DiskError> {
-        let batch = self.database.batch();
-        let mut batch = batch.durability(Some(PersistMode::SyncData));
+        let mut batch = self.batch();
         for (container, items) in &delta.items {
             for (key, item) in items {
                 match item {
-                    Some(item) => self.put(&mut batch, *container, key, item)?,
-                    None => batch.remove(&self.items, row_key(*container, key)),
+                    Some(item) => batch.put_item(*container, key, item)?,
+                    None => batch.remove(item_key(*container, key)),
                 }
             }
         }
         for container in &delta.dropped {
-            for entry in self.items.prefix(container.to_be_bytes()) {
-                batch.remove(&self.items, entry.key()?);
+            for entry in self.rows.prefix(items_of(*container)) {
+                batch.remove(entry.key()?);
             }
         }
         for record in &delta.logged {
-            batch.insert(&self.log, record.number.to_be_bytes(), write(&**record)?);
+            batch.put(log_key(record.number), write(&**record)?);
         }
         for number in &delta.trimmed {
-            batch.remove(&self.log, number.to_be_bytes());
+            batch.remove(log_key(*number));
         }
-        self.put_counters(&mut batch, &delta.seen, delta.applied, delta.stamp)?;
-        Ok(batch.commit()?)
+        batch.put_counters(&delta.seen, delta.applied, delta.stamp)?;
+        self.commit(batch, Some(PersistMode::SyncData))
     }
 }
 
@@ -259,23 +313,31 @@ fn write<T: Serialize>(row: &T) -> Result<Vec<u8>, postcard::Error> {
     postcard::to_stdvec(row)
 }
 
-/// Unique per item, and with those of the container: partition values are JSON text, which holds no raw control character.
-fn row_key(container: u32, key: &ItemKey) -> Vec<u8> {
+/// What keys of a container's items begin with.
+fn items_of(container: u32) -> Vec<u8> {
+    [&[ITEM], container.to_be_bytes().as_slice()].concat()
+}
+
+/// Unique per item: partition values are JSON text, which holds no raw control character.
+fn item_key(container: u32, key: &ItemKey) -> Vec<u8> {
     let partition = key.partition.value.as_bytes();
-    [
-        &container.to_be_bytes(),
-        partition,
-        b"\x01",
-        key.id.as_bytes(),
-    ]
-    .concat()
+    [&items_of(container), partition, b"\x01", key.id.as_bytes()].concat()
+}
+
+/// In the order of numbers.
+fn log_key(number: u64) -> Vec<u8> {
+    [&[LOG], number.to_be_bytes().as_slice()].concat()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use super::*;
+    use crate::record::tests::record;
 
     /// A storage that keeps nothing, and fails when it is told to.
     pub(crate) struct Failing(pub(crate) Arc<AtomicBool>);
@@ -287,5 +349,90 @@ pub(crate) mod tests {
             }
             Ok(())
         }
+    }
+
+    /// One item more, with so long a text.
+    fn delta(number: u64, bytes: usize) -> Delta {
+        let mut record = record(0, number, [0; 3], 0.0, true);
+        let changed = Arc::make_mut(&mut record);
+        changed.body = Some("x".repeat(bytes));
+        changed.key.id = number.to_string().into();
+        let (key, seen) = (record.key.clone(), Arc::from([number]));
+        let siblings = vec![Arc::clone(&record)];
+        let item = Item::from_disk(siblings, number, seen, vec![number], 0);
+        Delta {
+            seen: vec![number],
+            applied: number,
+            stamp: number,
+            is_sealed: false,
+            items: BTreeMap::from([(1, BTreeMap::from([(key, Some(item))]))]),
+            history: Vec::new(),
+            logged: vec![record],
+            trimmed: (number > 10).then(|| number - 10).into_iter().collect(),
+            dropped: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_sorted_into_files_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("region");
+        let mut disk = Disk::create(&path, &State::empty(1)).expect("a new folder");
+        let count = 5 * MEMTABLE_BYTES as u64 / (1 << 20);
+        for number in 1..=count {
+            disk.store(&delta(number, 1 << 20)).expect("room");
+        }
+        drop(disk);
+        let (_, state) = Disk::open(&path, 1).expect("what was written");
+        assert_eq!((state.applied, state.seen), (count, vec![count]));
+        let numbers = state.log.keys().copied();
+        assert!(numbers.eq(count - 9..=count), "{:?}", state.log.keys());
+        let table = &state.tables[&1];
+        assert_eq!(table.items.len() as u64, count);
+        let whole =
+            |item: &Item| item.siblings()[0].body.as_ref().map(String::len) == Some(1 << 20);
+        assert!(table.items.values().all(whole));
+    }
+
+    #[test]
+    fn files_that_cannot_be_written_are_no_reason_to_wait_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("region");
+        let mut disk = Disk::create(&path, &State::empty(1)).expect("a new folder");
+        // The journal stays open, so that commits go on until fjall knows.
+        std::fs::remove_dir_all(path.join("keyspaces")).expect("a folder of files");
+        let most = 2 * (MAX_MEMTABLES + 2) * MEMTABLE_BYTES / (1 << 20);
+        let outcomes = (1..most as u64).map(|number| disk.store(&delta(number, 1 << 20)));
+        let failed: Vec<DiskError> = outcomes.filter_map(Result::err).collect();
+        assert!(
+            matches!(failed.first(), Some(DiskError::Database(_))),
+            "{failed:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_whole_is_not_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("region");
+        let missing = |path: &Path| matches!(Disk::open(path, 1), Err(DiskError::Missing));
+        assert!(missing(&path));
+        std::fs::create_dir(&path).expect("a folder");
+        assert!(missing(&path), "nobody's folder");
+        assert_eq!(std::fs::read_dir(&path).expect("there").count(), 0);
+
+        let unfinished = Disk::database(&path, |_| Ok(())).expect("a database");
+        drop(unfinished);
+        assert!(missing(&path), "an attempt that did not come to its end");
+        let mut disk = Disk::create(&path, &State::empty(1)).expect("another one");
+        let mut batch = disk.batch();
+        batch.put(FORMAT_KEY.to_vec(), write(&(FORMAT + 1)).expect("a number"));
+        disk.commit(batch, None).expect("room");
+        assert!(matches!(Disk::open(&path, 1), Err(DiskError::InUse)));
+        drop(disk);
+        let later = Disk::open(&path, 1).map(drop);
+        assert!(
+            matches!(later, Err(DiskError::Format(format)) if format == FORMAT + 1),
+            "{later:?}"
+        );
     }
 }

@@ -1,13 +1,16 @@
 //! The data folder: which files it has, and how an account starts from it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     RegionError, StartError,
     disk::Disk,
     membership::{Membership, plain},
     metadata::Metadata,
-    replica::{Replica, State, seed},
+    replica::{MAX_REGIONS, Replica, State, seed},
 };
 
 /// Where everything of an account is kept.
@@ -46,6 +49,16 @@ impl DataFolder {
         self.0.join("regions.json")
     }
 
+    /// The folder of a region that has changes in it.
+    fn orphan(&self) -> Option<PathBuf> {
+        let mut paths = (0..MAX_REGIONS as usize).map(|index| self.region(index));
+        let has_changes = |path: &PathBuf| {
+            let opened = path.is_dir().then(|| Disk::open(path, 0));
+            matches!(opened, Some(Ok((_, state))) if state.applied > 0)
+        };
+        paths.find(has_changes)
+    }
+
     /// Opens the folder, or makes it, for an account with these regions. Those that are new to it get all that the others
     /// have.
     pub(crate) fn open(&self, names: &[&str]) -> Result<Opened, StartError> {
@@ -56,6 +69,18 @@ impl DataFolder {
         let file = self.membership();
         let known = Membership::open(&file).map_err(data(file.clone()))?;
         let is_new = known.is_none();
+        if is_new && let Some(path) = self.orphan() {
+            return Err(StartError::Data {
+                path: file,
+                source: io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!(
+                        "it is not there, but {} has data; bring it back, or choose another folder",
+                        path.display()
+                    ),
+                ),
+            });
+        }
         let mut membership = match known {
             Some(known) => known,
             None => Membership::new(names.iter().copied())?,

@@ -6,8 +6,7 @@
 //! - [`record`]: mutations, and which version of an item wins,
 //! - [`replica`]: one region's items, change order and log, and what clients ask to be done to them,
 //! - [`document`], [`patch`], [`ttl`]: documents, and what can be done to them,
-//! - [`disk`]: a replica's data folder,
-//! - [`folder`]: the data folder,
+//! - [`folder`], [`file`]: the data folder; [`disk`]: a region's part of it,
 //! - [`replication`]: the links,
 //! - [`membership`]: which regions the account has and had, [`topology`]: how they come and go while it runs,
 //! - [`vector`]: numbers per region,
@@ -46,6 +45,7 @@ mod disk;
 mod document;
 mod epk;
 mod expiry;
+mod file;
 mod folder;
 mod gateway;
 mod hybrid_row;

@@ -3,12 +3,12 @@
 //! A region has a number, by which mutations, etags, resource ids and continuations name it. The number is never another
 //! region's, and a region that comes back gets its own again: so what was named once never means something else.
 
-use std::{fs::File, io, path::Path};
+use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::replica::MAX_REGIONS;
+use crate::{file, replica::MAX_REGIONS};
 
 /// Why a region cannot be one of the account's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -72,10 +72,7 @@ impl Membership {
 
     /// Replaces the file, at once and for good.
     pub(crate) fn store(&self, file: &Path) -> io::Result<()> {
-        let new = file.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        File::open(&new)?.sync_all()?;
-        std::fs::rename(&new, file)
+        file::replace(file, self)
     }
 
     pub(crate) fn version(&self) -> u64 {

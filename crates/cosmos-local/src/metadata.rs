@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     container::{Container, Place, rid},
+    file,
     offer::{Offer, Throughput},
 };
 
@@ -102,13 +103,7 @@ impl Metadata {
         let mut changed = account.clone();
         let result = change(&mut changed)?;
         if let Some(file) = &self.file {
-            let new = file.with_extension("new");
-            std::fs::write(
-                &new,
-                serde_json::to_vec_pretty(&changed).map_err(std::io::Error::from)?,
-            )?;
-            std::fs::File::open(&new)?.sync_all()?;
-            std::fs::rename(&new, file)?;
+            file::replace(file, &changed)?;
         }
         *account = changed;
         Ok(result)

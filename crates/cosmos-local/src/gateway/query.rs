@@ -218,6 +218,7 @@ impl Gateway {
             has_metrics: request.flag("x-ms-documentdb-populatequerymetrics"),
             replica: Arc::clone(&region.replica),
             container: Arc::clone(container),
+            conditions: Conditions::of(&query),
             query: match partition {
                 Some(partition) => query.knowing(&known(container, partition)),
                 None => query,
@@ -243,6 +244,7 @@ struct Execution {
     replica: Arc<Replica>,
     container: Arc<Container>,
     query: Query,
+    conditions: Conditions,
     scopes: Vec<Scope>,
     after: Option<Continuation>,
     limits: PageLimits,
@@ -251,17 +253,13 @@ struct Execution {
 
 impl Execution {
     /// The partition to read in an order, if that is what the query wants.
-    fn order(
-        &self,
-        conditions: &Conditions,
-        after: Option<&Position>,
-    ) -> Option<(PartitionKey, SortOrder)> {
+    fn order(&self, after: Option<&Position>) -> Option<(PartitionKey, SortOrder)> {
         let [only] = self.scopes.as_slice() else {
             return None;
         };
         let partition = only.partition().filter(|it| only.contains(it))?;
         let order = self.query.sort_order(after);
-        let order = order.filter(|_| !conditions.name_an_item())?;
+        let order = order.filter(|_| !self.conditions.name_an_item())?;
         Some((partition.clone(), order))
     }
 
@@ -273,9 +271,8 @@ impl Execution {
         };
         let looked_at = Cell::new(0);
         let count = |_: &Stored| looked_at.set(looked_at.get() + 1);
-        let conditions = Conditions::of(&self.query);
-        let order = self.order(&conditions, after.as_ref());
-        let source = Source::new(self.replica, &self.container, conditions);
+        let order = self.order(after.as_ref());
+        let source = Source::new(self.replica, &self.container, self.conditions);
         let (query, limits, after) = (&self.query, self.limits, after.as_ref());
         let Page { rows, next, last } = match order {
             Some((partition, order)) => {

@@ -267,7 +267,13 @@ impl SortedScan {
             table.ordered(&self.partition, &self.order, behind, self.step)
         });
         let (records, last) = match ordered {
-            Some(Ordered::Unfinished) => return,
+            Some(Ordered::Unfinished) => {
+                if self.behind.is_some() {
+                    // It was let go between two steps, which must not happen again and again.
+                    self.step = usize::MAX;
+                }
+                return;
+            }
             Some(Ordered::Items(records, last)) => (records, last),
             None => (Vec::new(), None),
         };

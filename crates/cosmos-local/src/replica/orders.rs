@@ -18,15 +18,19 @@ use crate::{
     record::{ItemKey, Record},
 };
 
-/// Bytes that the orders of a container take at the most, by an estimate, but that the one last used may be larger. Those
-/// used least recently go first.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that the orders of a container take at the most, by an estimate, but that those of one partition may be larger.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Items that are put into an order at a time.
+/// Orders of a partition at the most; the first ones go.
+const MAX_ORDERS: usize = 8;
+
+/// Items that are put into an order at a time, or fewer when their texts have so many bytes.
 const STEP: usize = 256;
+const STEP_BYTES: usize = 1024 * 1024;
 
-/// Bytes of an entry beside its place.
+/// Bytes of an entry beside its place, and of an order beside its entries.
 const ENTRY_BYTES: usize = 64;
+const ORDER_BYTES: usize = 512;
 
 const IS_OBJECT: &str = "the body of an item is a JSON object";
 
@@ -45,7 +49,6 @@ pub(super) struct Orders {
     /// By partition key value.
     partitions: HashMap<Arc<str>, Vec<Order>>,
     bytes: usize,
-    uses: u64,
 }
 
 /// The items of one logical partition in one order.
@@ -56,8 +59,6 @@ struct Order {
     /// The key from which on items are not in it yet.
     missing: Option<ItemKey>,
     bytes: usize,
-    /// Which use of all orders was its last.
-    used: u64,
 }
 
 impl Order {
@@ -67,8 +68,7 @@ impl Order {
             paths,
             items: BTreeMap::new(),
             missing: Some(ItemKey { partition, id }),
-            bytes: 0,
-            used: 0,
+            bytes: ORDER_BYTES,
         }
     }
 
@@ -82,9 +82,14 @@ impl Order {
             id: "".into(),
         };
         let mut items = table.range(&first..&end);
+        let mut bytes = 0;
         for (_, item) in items.by_ref().take(STEP) {
             if let Some(record) = item.current() {
                 self.add(record);
+                bytes += record.body.as_ref().map_or(0, String::len);
+            }
+            if bytes > STEP_BYTES {
+                break;
             }
         }
         self.missing = items.next().map(|(key, _)| key.clone());
@@ -169,7 +174,7 @@ impl Orders {
             }
             self.bytes += order.bytes;
         }
-        self.make_room();
+        self.make_room(&key.partition.value);
     }
 
     /// So many items of a partition at the most, in an order, behind a place.
@@ -181,46 +186,51 @@ impl Orders {
         behind: Option<&Place>,
         most: usize,
     ) -> Ordered {
-        self.uses += 1;
         let value = Arc::clone(&partition.value);
         let orders = self.partitions.entry(value).or_default();
         let known = orders.iter().position(|order| order.paths == wanted.paths);
         let number = known.unwrap_or_else(|| {
+            if orders.len() == MAX_ORDERS {
+                self.bytes -= orders.remove(0).bytes;
+            }
             orders.push(Order::new(wanted.paths.clone(), partition.clone()));
+            self.bytes += ORDER_BYTES;
             orders.len() - 1
         });
         let order = &mut orders[number];
-        order.used = self.uses;
-        if order.missing.is_none() {
-            return order.read(wanted, behind, most);
+        if order.missing.is_some() {
+            self.bytes -= order.bytes;
+            order.make(table);
+            self.bytes += order.bytes;
         }
-        self.bytes -= order.bytes;
-        order.make(table);
-        self.bytes += order.bytes;
         let answer = match order.missing {
             None => order.read(wanted, behind, most),
             Some(_) => Ordered::Unfinished,
         };
-        self.make_room();
+        self.make_room(&partition.value);
         answer
     }
 
-    /// Lets go of what was used least recently, until what is left fits.
-    fn make_room(&mut self) {
+    /// Lets go of partitions other than this one until what is left fits, a quarter of them at a time. Which, is left to
+    /// chance: whoever reads more than fit in turn would find that the one used least recently is always the next to be
+    /// read. Orders that are being made stay, so that those who make them come to an end.
+    fn make_room(&mut self, kept: &str) {
         while self.bytes > MAX_BYTES {
-            let all = self.partitions.iter();
-            let all = all.flat_map(|(value, orders)| orders.iter().map(move |it| (it.used, value)));
-            let others = all.filter(|(used, _)| *used != self.uses);
-            let Some((oldest, value)) = others.min_by_key(|(used, _)| *used) else {
-                return;
+            let is_kept = |value: &str, orders: &[Order]| {
+                value == kept || orders.iter().any(|order| order.missing.is_some())
             };
-            let value = Arc::clone(value);
-            if let Some(orders) = self.partitions.get_mut(&value) {
-                let gone = orders.extract_if(.., |order| order.used == oldest);
-                self.bytes -= gone.map(|order| order.bytes).sum::<usize>();
-                if orders.is_empty() {
-                    self.partitions.remove(&value);
+            let mut could_go = false;
+            self.partitions.retain(|value, orders| {
+                let is_kept = is_kept(value, orders);
+                could_go |= !is_kept;
+                let goes = !is_kept && rand::random_ratio(1, 4);
+                if goes {
+                    self.bytes -= orders.iter().map(|order| order.bytes).sum::<usize>();
                 }
+                !goes
+            });
+            if !could_go {
+                return;
             }
         }
     }
@@ -350,16 +360,27 @@ mod tests {
             assert_eq!(all(&mut table, name, &order, |_| {}).0.len(), 1);
             assert!(bytes(&mut table) <= MAX_BYTES);
         }
-        let kept = table.orders_mut().partitions.len();
-        assert_eq!(kept, 7, "as many as fit");
-        assert!(!table.orders_mut().partitions.contains_key("a"));
-        // The one in use may grow, and then is alone.
-        for id in 2..20 {
+        assert!((2..8).contains(&table.orders_mut().partitions.len()));
+        assert!(table.orders_mut().partitions.contains_key("j"));
+        // Those of the partition in use may grow, and then are alone.
+        for id in 2..10 {
             put(&mut table, names[9].clone(), id, Some(&value));
         }
         assert_eq!(table.orders_mut().partitions.len(), 1);
-        assert_eq!(all(&mut table, &names[9], &order, |_| {}).0.len(), 19);
+        assert_eq!(all(&mut table, &names[9], &order, |_| {}).0.len(), 9);
         assert_eq!(all(&mut table, &names[8], &order, |_| {}).0.len(), 1);
+        assert!(bytes(&mut table) <= MAX_BYTES);
+        for number in 0..2 * MAX_ORDERS {
+            let other = self::order(&format!("SELECT * FROM c ORDER BY c.a.b{number}"));
+            all(&mut table, &names[8], &other, |_| {});
+            assert!(bytes(&mut table) <= MAX_BYTES);
+        }
+        assert_eq!(table.orders_mut().partitions["i"].len(), MAX_ORDERS);
+        // Nothing takes room too.
+        let nobody = |number: usize| partition(&format!("{number:0>1000}"));
+        for number in 0..2 * MAX_BYTES / ORDER_BYTES {
+            all(&mut table, &nobody(number), &order, |_| {});
+        }
         assert!(bytes(&mut table) <= MAX_BYTES);
     }
 

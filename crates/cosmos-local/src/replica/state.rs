@@ -320,7 +320,7 @@ impl State {
         }
     }
 
-    /// What was read from a data file is all there is to know.
+    /// What was read from a data folder is all there is to know.
     pub(crate) fn start(&mut self) {
         self.start = self.applied;
     }

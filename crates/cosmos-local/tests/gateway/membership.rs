@@ -522,3 +522,37 @@ async fn regions_of_a_folder_are_there_after_a_restart() {
     }
     account.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_folder_that_has_lost_something_is_not_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || folder_builder(&folder, &REGIONS[..2]).start();
+    let account = start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    assert_eq!(put(&raw[0].container("c"), "a", 1).await, 201);
+    account.shutdown().await;
+
+    let members = folder.path().join("regions.json");
+    let kept = std::fs::read(&members).unwrap();
+    std::fs::remove_file(&members).unwrap();
+    let refused = start().await.err().unwrap().to_string();
+    assert!(
+        refused.contains("regions.json") && refused.contains("region-0 has data"),
+        "{refused}"
+    );
+    std::fs::write(&members, kept).unwrap();
+
+    let (region, elsewhere) = (
+        folder.path().join("region-0"),
+        folder.path().join("elsewhere"),
+    );
+    std::fs::rename(&region, &elsewhere).unwrap();
+    let refused = start().await.err().unwrap().to_string();
+    assert!(refused.contains("region-0: it is not there"), "{refused}");
+    std::fs::rename(&elsewhere, &region).unwrap();
+
+    let account = start().await.unwrap();
+    assert_eq!(account.item_count(REGIONS[0], "db", "c"), Some(1));
+    account.shutdown().await;
+}
