@@ -13,6 +13,9 @@ use sha2::Sha256;
 /// What clients ask Entra for, before `/.default`. (`COSMOS_AAD_SCOPE` in azure_data_cosmos_driver.)
 const ENTRA_RESOURCE: &str = "https://cosmos.azure.com";
 
+/// What SDKs may ask for first: the account that they talk to.
+const ENTRA_ACCOUNTS: [&str; 2] = ["https://127.0.0.1", "https://localhost"];
+
 /// How long a signature is good, and how much sooner than it was made by the clock of the service. (Microsoft Learn, "Azure
 /// Cosmos DB service quotas": master token expiry time, maximum clock skew.)
 const VALIDITY: SignedDuration = SignedDuration::from_mins(15);
@@ -153,8 +156,15 @@ fn rfc1123(time: Timestamp) -> String {
 /// The claims of an Entra token that matter here.
 #[derive(Deserialize)]
 struct Claims {
-    aud: String,
-    exp: i64,
+    aud: Audience,
+    exp: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// Checks that a token is meant for Cosmos DB, and still good.
@@ -170,13 +180,20 @@ fn check_entra(token: &str, now: Timestamp) -> Result<(), String> {
         .map_err(|_| "the payload of the Entra token is not base64url")?;
     let claims: Claims = serde_json::from_slice(&payload)
         .map_err(|_| "the payload of the Entra token has no `aud` and `exp`")?;
-    if claims.aud.trim_end_matches('/') != ENTRA_RESOURCE {
+    let audiences = match claims.aud {
+        Audience::One(audience) => vec![audience],
+        Audience::Many(audiences) => audiences,
+    };
+    let is_here = |audience: &String| {
+        let audience = audience.trim_end_matches('/');
+        audience == ENTRA_RESOURCE || ENTRA_ACCOUNTS.contains(&audience)
+    };
+    if !audiences.iter().any(is_here) {
         return Err(format!(
-            "the Entra token is meant for {:?}; ask for {ENTRA_RESOURCE}/.default",
-            claims.aud
+            "the Entra token is meant for {audiences:?}; ask for {ENTRA_RESOURCE}/.default"
         ));
     }
-    if claims.exp <= now.as_second() {
+    if claims.exp <= now.as_second() as f64 {
         return Err("the Entra token has expired".into());
     }
     Ok(())

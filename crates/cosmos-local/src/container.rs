@@ -209,6 +209,7 @@ impl Container {
         properties
             .entry("conflictResolutionPolicy")
             .or_insert_with(|| json!({"mode": "LastWriterWins", "conflictResolutionPath": "/_ts", "conflictResolutionProcedure": ""}));
+        fill_in(&mut properties);
         fill_in_indexing(&mut properties);
         let definition = &properties["partitionKey"];
         let hashing = PartitionKeyDefinition::parse(definition)
@@ -230,9 +231,10 @@ impl Container {
     /// The container with other properties.
     pub(crate) fn replaced(
         &self,
-        body: Map<String, Value>,
+        mut body: Map<String, Value>,
         ts: i64,
     ) -> Result<Self, MetadataError> {
+        fill_in(&mut body);
         let old = &self.stored.properties;
         for fixed in FIXED {
             if body
@@ -397,6 +399,30 @@ impl Container {
     /// Changes with every split and merge.
     pub(crate) fn ranges_etag(&self) -> String {
         format!("\"r-{}-{}\"", self.number, self.ranges().version())
+    }
+}
+
+/// What is meant by definitions that do not say it.
+fn fill_in(properties: &mut Map<String, Value>) {
+    if let Some(Value::Object(definition)) = properties.get_mut("partitionKey") {
+        definition.entry("kind").or_insert_with(|| json!("Hash"));
+    }
+    if let Some(Value::Object(policy)) = properties.get_mut("conflictResolutionPolicy") {
+        let mode = policy
+            .entry("mode")
+            .or_insert_with(|| json!("LastWriterWins"));
+        if mode == "LastWriterWins" {
+            let path = policy.entry("conflictResolutionPath");
+            let path = path.or_insert(Value::Null);
+            if path.as_str().is_none_or(str::is_empty) {
+                *path = json!("/_ts");
+            }
+        }
+        let procedure = policy.entry("conflictResolutionProcedure");
+        let procedure = procedure.or_insert(Value::Null);
+        if procedure.is_null() {
+            *procedure = json!("");
+        }
     }
 }
 

@@ -11,6 +11,9 @@ pub(crate) const MAX_ITEM: usize = 2 * 1024 * 1024;
 /// be read again; the service has 128.
 pub(crate) const MAX_NESTING: usize = 127;
 
+/// Below this, a double without a fraction is written as an integer.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
 /// Longest id, in bytes.
 const MAX_ID: usize = 1023;
 
@@ -39,7 +42,7 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) fn new(members: Map<String, Value>) -> Result<Self, DocumentError> {
-        let members = without_system_properties(members);
+        let mut members = without_system_properties(members);
         let id = match members.get("id") {
             Some(Value::String(id)) => id.clone(),
             _ => {
@@ -60,7 +63,10 @@ impl Document {
             .transpose()
             .map_err(DocumentError::Invalid)?;
         // Patches nest what was read one by one, and binary bodies are not read as text.
-        if !members.values().all(|value| nests(value, MAX_NESTING - 1)) {
+        if !members
+            .values_mut()
+            .all(|value| settle(value, MAX_NESTING - 1))
+        {
             return Err(DocumentError::Invalid(format!(
                 "an item has at most {MAX_NESTING} arrays and objects in each other"
             )));
@@ -79,12 +85,23 @@ impl Document {
     }
 }
 
-/// Whether a value has at most so many levels.
-fn nests(value: &Value, levels: usize) -> bool {
+/// Writes numbers as the service does, which knows doubles only: 3.0 is 3. Says whether the value has at most so many levels.
+fn settle(value: &mut Value, levels: usize) -> bool {
     match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| nests(item, levels - 1)),
+        Value::Array(items) => levels > 0 && items.iter_mut().all(|item| settle(item, levels - 1)),
         Value::Object(members) => {
-            levels > 0 && members.values().all(|member| nests(member, levels - 1))
+            levels > 0
+                && members
+                    .values_mut()
+                    .all(|member| settle(member, levels - 1))
+        }
+        Value::Number(number) => {
+            let double = number.as_f64().filter(|_| number.is_f64());
+            let whole = double.filter(|double| double.fract() == 0.0 && double.abs() < WHOLE);
+            if let Some(whole) = whole {
+                *number = (whole as i64).into();
+            }
+            true
         }
         _ => true,
     }

@@ -53,7 +53,7 @@ struct Arguments {
     partitions: u32,
 
     /// Request units per second that each region has; beyond them it answers 429. Without it there is no limit
-    #[arg(long, value_name = "UNITS")]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "UNITS")]
     throughput: Option<u32>,
 
     /// Take Entra tokens besides the account key: any that are for Cosmos DB and have not expired
@@ -88,7 +88,7 @@ impl FromStr for Ports {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "auto" => Ok(Self::Auto),
+            "auto" | "0" => Ok(Self::Auto),
             number => number
                 .parse()
                 .map(Self::From)

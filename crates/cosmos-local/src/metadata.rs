@@ -272,10 +272,15 @@ impl Metadata {
             let container = Arc::new(Container::new(place, body)?);
             containers.insert(id, Arc::clone(&container));
             account.next_number = number;
+            let shared = rid(&database_number.to_be_bytes());
+            let shares = account
+                .offers
+                .iter()
+                .any(|offer| offer.resource_id == shared);
             account.add_offer(
                 container.self_link().to_owned(),
                 container.rid().to_owned(),
-                throughput,
+                throughput.or((!shares).then_some(Throughput::LEAST)),
             );
             Ok(container)
         })

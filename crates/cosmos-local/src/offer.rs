@@ -32,6 +32,9 @@ pub(crate) enum Throughput {
 }
 
 impl Throughput {
+    /// That of a container for which nobody has said anything.
+    pub(crate) const LEAST: Self = Self::Fixed(LEAST);
+
     /// Reads the headers of a create; the error is for the client.
     pub(crate) fn of_headers(
         fixed: Option<&str>,

@@ -5,13 +5,16 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{record::Record, replica::Replica};
+use crate::{
+    record::{Record, STAMP_COUNTER_BITS},
+    replica::Replica,
+};
 
 /// How long it takes to notice that a delivery was lost, beside the lag of the link.
 const RETRY: Duration = Duration::from_millis(20);
@@ -98,17 +101,13 @@ impl Link {
     }
 
     /// The next batch that is due, or how long to wait for it; neither when there is nothing to carry.
-    fn next(&self, lag: Duration) -> (Vec<Arc<Record>>, Option<Duration>) {
+    fn next(&self, lag: Duration, clock: &mut Clock) -> (Vec<Arc<Record>>, Option<Duration>) {
         let seen = self.target.read().seen_of(self.source.index);
-        let now = u64::try_from(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis(),
-        )
-        .unwrap_or(u64::MAX);
         let lag = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
         let source = self.source.read();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wall = u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let now = clock.read(wall.max(source.stamp >> STAMP_COUNTER_BITS), Instant::now());
         let mut due = Vec::new();
         for (_, record) in source.log.range(seen + 1..) {
             // What was accepted as one is carried as one.
@@ -119,7 +118,7 @@ impl Link {
                 break;
             }
             let at = record.accepted_ms().saturating_add(lag);
-            // The hybrid clock may run ahead of the wall clock; without a lag there is nothing to wait for.
+            // Without a lag there is nothing to wait for.
             if is_whole && lag > 0 && at > now {
                 let wait = Duration::from_millis(at - now);
                 return if due.is_empty() {
@@ -139,12 +138,15 @@ impl Link {
         let mut changes = self.source.changes();
         // The part of the jitter that the next delivery waits.
         let mut extra: f64 = rand::random();
+        let mut clock = Clock::default();
         while !stop.is_cancelled() {
             // Marked before looking, so that nothing that happens while looking is missed.
             let LinkControl { state, quality } = *control.borrow_and_update();
             changes.borrow_and_update();
             let (batch, mut wait) = match state {
-                LinkState::Open => self.next(quality.lag + quality.jitter.mul_f64(extra)),
+                LinkState::Open => {
+                    self.next(quality.lag + quality.jitter.mul_f64(extra), &mut clock)
+                }
                 LinkState::Cut => (Vec::new(), None),
             };
             let is_lost = !batch.is_empty() && rand::random::<f64>() < quality.loss;
@@ -165,5 +167,47 @@ impl Link {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }
+    }
+}
+
+/// The time by which changes are due, in milliseconds since 1970. It goes on where the clock of a machine is set back, as
+/// the stamps of changes do: else nothing would be due until that clock has come to where it was.
+#[derive(Debug, Default)]
+struct Clock {
+    last: Option<(Instant, u64)>,
+}
+
+impl Clock {
+    /// Reads it, when another clock shows this time, or a change has it.
+    fn read(&mut self, shown: u64, at: Instant) -> u64 {
+        let gone_on = self.last.map_or(0, |(since, time)| {
+            let passed = at.duration_since(since).as_millis();
+            time.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+        });
+        let time = shown.max(gone_on);
+        if shown >= gone_on {
+            self.last = Some((at, time));
+        }
+        time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_on_when_a_clock_is_set_back() {
+        let (mut clock, start) = (Clock::default(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        let minute = 60_000;
+        assert_eq!(clock.read(minute, start), minute);
+        assert_eq!(clock.read(minute + 5, after(4)), minute + 5);
+        // Set back by a minute, and then still for a while.
+        assert_eq!(clock.read(10, after(9)), minute + 10);
+        assert_eq!(clock.read(10, after(104)), minute + 105);
+        // Set forward.
+        assert_eq!(clock.read(2 * minute, after(105)), 2 * minute);
+        assert_eq!(clock.read(minute, after(106)), 2 * minute + 1);
     }
 }

@@ -15,7 +15,9 @@ const FOREVER: i64 = -1;
 /// Reads a time to live; the error is for the client.
 pub(crate) fn parse(value: &Value) -> Result<i64, String> {
     value
-        .as_i64()
+        .as_f64()
+        .filter(|seconds| seconds.fract() == 0.0)
+        .map(|seconds| seconds as i64)
         .filter(|seconds| *seconds == FOREVER || (1..=MAX_SECONDS).contains(seconds))
         .ok_or_else(|| {
             format!("a time to live is -1 or 1 to {MAX_SECONDS} seconds, and not {value}")

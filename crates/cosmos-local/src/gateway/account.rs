@@ -29,7 +29,7 @@ impl From<MetadataError> for ApiError {
     }
 }
 
-fn not_allowed(request: &Request) -> ApiError {
+pub(super) fn not_allowed(request: &Request) -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("{} is not an operation of this resource", request.method),

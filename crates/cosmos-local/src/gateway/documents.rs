@@ -46,6 +46,7 @@ impl From<WriteError> for ApiError {
             WriteError::Invalid(_) | WriteError::Document(DocumentError::Invalid(_)) => {
                 (StatusCode::BAD_REQUEST, 0)
             }
+            WriteError::TooMuchRead => (StatusCode::PAYLOAD_TOO_LARGE, 3402),
             WriteError::Document(DocumentError::TooLarge) => (StatusCode::PAYLOAD_TOO_LARGE, 0),
             WriteError::Disk(_) | WriteError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, 0),
             // As any request is answered that comes a moment later.

@@ -242,7 +242,7 @@ impl Gateway {
                     self.authorize(request)?;
                     let hub = self.hub_region();
                     let hub = hub.ok_or(unavailable("the account is not ready"))?;
-                    return Ok(self.account(&hub));
+                    return self.account_itself(request, &hub);
                 }
                 let region = self.front();
                 let region = region.ok_or(unavailable("no region of the account answers"))?;
@@ -265,6 +265,13 @@ impl Gateway {
         }
     }
 
+    fn account_itself(&self, request: &Request, region: &Region) -> Result<Reply, ApiError> {
+        match request.method {
+            Method::GET | Method::HEAD => Ok(self.account(region)),
+            _ => Err(account::not_allowed(request)),
+        }
+    }
+
     async fn route(&self, region: &Region, request: &Request) -> Result<Reply, ApiError> {
         self.authorize(request)?;
         if request.operation() == Operation::Metadata {
@@ -273,8 +280,9 @@ impl Gateway {
         if request.changes_metadata() {
             self.writable(region)?;
         }
+        is_session(request)?;
         match &request.target {
-            Target::Account => Ok(self.account(region)),
+            Target::Account => self.account_itself(request, region),
             Target::Databases => self.databases(request),
             Target::Database(database) => self.database(request, database).await,
             Target::Containers(database) => self.containers(request, database),
@@ -496,11 +504,20 @@ fn serving<'a>(request: &Request, container: &'a Container) -> &'a Range {
 
 /// Whether a request wants to read its own writes. The account's consistency is Session; a request may want less.
 fn is_session(request: &Request) -> Result<bool, ApiError> {
-    match request.header("x-ms-consistency-level") {
-        None | Some("Session") => Ok(true),
-        Some("ConsistentPrefix" | "Eventual") => Ok(false),
-        Some(other) => Err(ApiError::bad_request(format!(
-            "the consistency level {other:?} is stronger than the account's, which is Session, or none at all"
-        ))),
+    let refused = |level: &str| {
+        Err(ApiError::bad_request(format!(
+            "the consistency {level:?} is stronger than the account's, which is Session, or none at all"
+        )))
+    };
+    let level = match request.header("x-ms-consistency-level") {
+        None | Some("Session") => true,
+        Some("ConsistentPrefix" | "Eventual") => false,
+        Some(other) => return refused(other),
+    };
+    match request.header("x-ms-cosmos-read-consistency-strategy") {
+        None | Some("Default") => Ok(level),
+        Some("Session") => Ok(true),
+        Some("Eventual") => Ok(false),
+        Some(other) => refused(other),
     }
 }

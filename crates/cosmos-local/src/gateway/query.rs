@@ -39,8 +39,7 @@ const ALL_FEATURES: &str = "Aggregate,CompositeAggregate,CountIf,DCount,Distinct
 #[serde(rename_all = "camelCase")]
 struct Body {
     query: String,
-    #[serde(default)]
-    parameters: Vec<Parameter>,
+    parameters: Option<Vec<Parameter>>,
     /// Where the Rust SDK goes on in a sorted query.
     resume_filter: Option<Map<String, Value>>,
 }
@@ -146,7 +145,7 @@ impl Gateway {
         let body: Body = request.json_as().map_err(|error| {
             ApiError::bad_request(format!("the body is not a query such as {{\"query\":\"SELECT * FROM c\",\"parameters\":[]}}: {error}"))
         })?;
-        let parameters = body.parameters.into_iter();
+        let parameters = body.parameters.into_iter().flatten();
         let parameters: Vec<_> = parameters.map(|it| (it.name, it.value)).collect();
         let query = self.statements.parse(&body.query, &parameters)?;
         Ok(match body.resume_filter {
@@ -225,7 +224,7 @@ impl Gateway {
             },
             scopes,
         };
-        if is_one_partition {
+        if is_one_partition && execution.is_short() {
             return execution.page();
         }
         // It may have much to look at, while others want to be answered.
@@ -251,7 +250,21 @@ struct Execution {
     has_metrics: bool,
 }
 
+/// Items of a partition that are looked at in less time than it takes to let another thread do that.
+const FEW: usize = 256;
+
 impl Execution {
+    /// Whether it takes no longer than other requests: little is done for an item, and there are few.
+    fn is_short(&self) -> bool {
+        let [scope] = self.scopes.as_slice() else {
+            return false;
+        };
+        let state = self.replica.read();
+        let count = |table| scope.items(table, Bound::Unbounded).take(FEW + 1).count();
+        let few = |table| count(table) <= FEW;
+        self.query.is_light() && state.tables.get(&self.container.number).is_none_or(few)
+    }
+
     /// The partition to read in an order, if that is what the query wants.
     fn order(&self, after: Option<&Position>) -> Option<(PartitionKey, SortOrder)> {
         let [only] = self.scopes.as_slice() else {

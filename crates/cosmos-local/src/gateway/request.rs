@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request::Parts};
 use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
@@ -80,6 +80,19 @@ impl Request {
             .map_err(|_| ApiError::bad_request("the path is not UTF-8"))?;
         let target = target(&segments)
             .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path"))?;
+        let is_text = |value: &HeaderValue| std::str::from_utf8(value.as_bytes()).is_ok();
+        if let Some((name, _)) = parts.headers.iter().find(|(_, value)| !is_text(value)) {
+            return Err(ApiError::bad_request(format!(
+                "the header {name} is not UTF-8"
+            )));
+        }
+        let coding = parts.headers.get("content-encoding");
+        if coding.is_some_and(|coding| coding != "identity") {
+            return Err(ApiError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "bodies are taken as they are; send none with content-encoding",
+            ));
+        }
         Ok(Self {
             method: parts.method,
             target,
@@ -105,7 +118,7 @@ impl Request {
         // A request has few headers: looking at each is quicker than to hash a name.
         let mut headers = self.headers.iter();
         let (_, value) = headers.find(|(known, _)| known.as_str() == name)?;
-        value.to_str().ok()
+        std::str::from_utf8(value.as_bytes()).ok()
     }
 
     /// A header that is on when its text is `true`, in any case.
@@ -130,7 +143,7 @@ impl Request {
                 | Target::Container(_, _)
                 | Target::Offer(_)
         ) && !matches!(self.method, Method::GET | Method::HEAD)
-            && !self.flag("x-ms-documentdb-isquery")
+            && !is_query(self)
     }
 
     /// What it is for, as faults see it.
@@ -191,6 +204,15 @@ impl Request {
     /// Resource type of the signature, and the links it may be over: by name and, lower-cased, by resource id.
     pub(crate) fn signed(&self) -> (&str, Vec<String>) {
         let mut segments = self.segments.as_slice();
+        if let [container @ .., "operations", _] = segments
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .as_slice()
+        {
+            // What is done to all items of a partition key is signed as if it were done to their container.
+            return ("colls", vec![container.join("/")]);
+        }
         // A feed is signed with its parent's link, a resource with its own.
         let resource_type = match segments {
             [] => "",

@@ -793,3 +793,29 @@ fn a_query_looks_at_no_more_than_it_needs() {
     let key = [("x-ms-documentdb-partitionkey", "[\"t2\"]")];
     assert_eq!(looked_at("SELECT VALUE SUM(c.n) FROM c", &key), "200");
 }
+
+#[test]
+fn headers_are_utf_8_or_refused() {
+    let read = |name: &'static str, value: &[u8]| {
+        let mut request = http::Request::get("/dbs/shop").body(()).expect("valid");
+        let value = http::HeaderValue::from_bytes(value).expect("no control characters");
+        request.headers_mut().insert(name, value);
+        let (parts, ()) = request.into_parts();
+        Request::read(parts, Bytes::new())
+    };
+    let name = "x-ms-documentdb-partitionkey";
+    let request = read(name, r#"["é"]"#.as_bytes()).expect("a request");
+    assert_eq!(request.header(name), Some(r#"["é"]"#));
+    let refused = |name, value| {
+        read(name, value)
+            .err()
+            .map(|error| error.into_reply().status())
+    };
+    assert_eq!(refused(name, b"[\"\xe9\"]"), Some(StatusCode::BAD_REQUEST));
+    let kind = "content-encoding";
+    assert_eq!(
+        refused(kind, b"gzip"),
+        Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+    );
+    assert_eq!(refused(kind, b"identity"), None);
+}

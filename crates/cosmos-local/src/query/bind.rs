@@ -35,8 +35,9 @@ pub(super) fn count(count: &Count, parameters: &[(String, Value)], code: ErrorCo
     match count {
         Count::Literal(count) => Ok(*count),
         Count::Parameter { name, span } => parameter(parameters, name, *span)?
-            .as_u64()
-            .filter(|count| *count <= u64::from(u32::MAX))
+            .as_f64()
+            .filter(|count| count.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(count))
+            .map(|count| count as u64)
             .ok_or_else(|| {
                 QueryError::at(
                     *span,

@@ -247,6 +247,11 @@ impl Query {
         filter::key_set(&self.program, key_paths)
     }
 
+    /// Whether it does so little for a document that the number of documents says how long it takes.
+    pub(crate) fn is_light(&self) -> bool {
+        reads::is_light(&self.program)
+    }
+
     /// Whether a client must plan and merge when rows come from more than one partition.
     pub(crate) fn needs_plan(&self) -> bool {
         plan::is_needed(&self.select) || self.program.feed.is_some()

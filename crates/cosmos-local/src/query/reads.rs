@@ -72,7 +72,7 @@ impl Plan {
             ([source], projection) if is_document(source, &[true]) => match projection {
                 // Undefined would be no row, which has to be known when rows are counted.
                 Projection::Value(expr) => matches!(expr, Expr::Slot { up: 0, .. }),
-                Projection::Object(_) => true,
+                Projection::Object(members) => are_parts(members),
             },
             _ => false,
         };
@@ -101,6 +101,58 @@ impl Plan {
                 ..Parts::NONE
             }),
         }
+    }
+}
+
+/// Whether rows are no larger than their documents: each of a row's members is another one of the document's.
+fn are_parts(members: &[(String, Expr)]) -> bool {
+    let mut names = BTreeSet::new();
+    let mut parts = members.iter().map(|(_, expr)| member_of(expr));
+    parts.all(|name| name.is_some_and(|name| names.insert(name)))
+}
+
+/// The member of the document that a path leads into.
+fn member_of(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Member { base, name } => match **base {
+            Expr::Slot { up: 0, .. } => Some(name),
+            _ => member_of(base),
+        },
+        _ => None,
+    }
+}
+
+/// See [`super::Query::is_light`].
+pub(super) fn is_light(program: &Program) -> bool {
+    let is_path = |source: &Source| matches!(source.values, Values::Path(_)) && !source.each;
+    let projected = match &program.projection {
+        Projection::Value(expr) => is_light_expr(expr),
+        Projection::Object(members) => members.iter().all(|(_, expr)| is_light_expr(expr)),
+    };
+    program.feed.is_none()
+        && program.sources.iter().all(is_path)
+        && program.filter.as_ref().is_none_or(is_light_expr)
+        && program
+            .order
+            .iter()
+            .all(|column| is_light_expr(&column.expr))
+        && program.grouping.is_none()
+        && projected
+}
+
+/// Whether an expression is made of paths and comparisons alone.
+fn is_light_expr(expr: &Expr) -> bool {
+    match expr {
+        Expr::Undefined | Expr::Constant(_) | Expr::Slot { .. } => true,
+        Expr::Member { base, .. } => is_light_expr(base),
+        Expr::Unary { operand, .. } => is_light_expr(operand),
+        Expr::Binary { operands, .. } => is_light_expr(&operands.0) && is_light_expr(&operands.1),
+        Expr::All(terms) | Expr::Any(terms) => terms.iter().all(is_light_expr),
+        Expr::Between { parts, .. } => [&parts.0, &parts.1, &parts.2]
+            .into_iter()
+            .all(is_light_expr),
+        Expr::InSet { value, .. } => is_light_expr(value),
+        _ => false,
     }
 }
 

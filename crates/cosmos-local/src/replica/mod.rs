@@ -58,6 +58,8 @@ pub(crate) enum WriteError {
     PreconditionFailed,
     #[error("the item does not meet the patch's condition")]
     ConditionFalse,
+    #[error("the items that a batch reads have more than 4 MB; read fewer at a time")]
+    TooMuchRead,
     #[error("{0}")]
     Invalid(String),
     #[error("{0}")]

@@ -15,6 +15,9 @@ use crate::{
     vector,
 };
 
+/// Bytes of items that a transaction reads at the most.
+const MAX_READ: usize = 4 * 1024 * 1024;
+
 /// What is to be done to one item.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
@@ -144,9 +147,22 @@ impl Staged<'_> {
         };
         // Of each step, what it read, or which of the pending records it wrote.
         let mut decided: Vec<Result<Arc<Record>, (usize, bool)>> = Vec::with_capacity(steps.len());
+        let mut read = 0;
         for (number, step) in steps.into_iter().enumerate() {
+            if let Some(over) = self.expiry_before(&context, &step.change) {
+                context.pending.push(over);
+            }
             match self.decide(&context, step) {
-                Ok(Decision::Read(record)) => decided.push(Ok(record)),
+                Ok(Decision::Read(record)) => {
+                    read += record.body.as_ref().map_or(0, String::len);
+                    if read > MAX_READ {
+                        return Err(Rejected {
+                            step: number,
+                            error: WriteError::TooMuchRead,
+                        });
+                    }
+                    decided.push(Ok(record));
+                }
                 Ok(Decision::Write { record, created }) => {
                     decided.push(Err((context.pending.len(), created)));
                     context.pending.push(record);
@@ -183,6 +199,19 @@ impl Staged<'_> {
             },
         };
         Ok(decided.into_iter().map(outcome).collect())
+    }
+
+    /// The end of an item that is to be there again after its time was over: readers of all versions see both.
+    fn expiry_before(&mut self, context: &Context<'_>, change: &Change) -> Option<Arc<Record>> {
+        let (Change::Create(document) | Change::Upsert(document)) = change else {
+            return None;
+        };
+        let id = document.id.clone();
+        // An error says that it is not over, or not there.
+        match self.decide(context, Step::new(Change::Expire { id })) {
+            Ok(Decision::Write { record, .. }) => Some(record),
+            _ => None,
+        }
     }
 
     fn decide(&mut self, context: &Context<'_>, step: Step) -> Result<Decision, WriteError> {

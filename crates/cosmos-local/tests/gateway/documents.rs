@@ -264,7 +264,7 @@ async fn expired_items_are_gone_at_once_and_deleted_later() {
         .await;
     let off = async || {
         let token = items.send("GET", "docs/late", &k, &[], None).await;
-        token.status == 404 && token.header("lsn").parse::<u64>().unwrap() >= 5
+        token.status == 404 && token.header("lsn").parse::<u64>().unwrap() >= 6
     };
     eventually("it is deleted", off).await;
     settled(&account).await;
@@ -999,9 +999,87 @@ async fn metadata_is_queried_and_throughput_is_kept() {
         4000
     );
     raw.send("DELETE", "dbs/db/colls/c", &[], None).await;
+    let left = raw.send("GET", "offers", &[], None).await.body;
+    let mut left = left["Offers"].as_array().unwrap().iter();
+    assert!(left.all(|left| left["offerResourceId"] != offer["offerResourceId"]));
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_item_that_is_made_anew_after_its_time_has_expired_before() {
+    let (account, items) = container(with("defaultTtl", json!(-1))).await;
+    let k = key("t");
+    let start = [("a-im", "Full-Fidelity Feed"), ("if-none-match", "*")];
+    let start = items.send("GET", "docs", "", &start, None).await;
+    let brief = json!({"id": "brief", "k": "t", "ttl": 1});
+    assert_eq!(items.create(&k, &brief).await.status, 201);
+    // As soon as it is over, whether it was deleted already or not.
+    eventually("its id is free", async || {
+        items.create(&k, &brief).await.status == 201
+    })
+    .await;
+    let after = start.header("etag");
+    let headers = [("a-im", "Full-Fidelity Feed"), ("if-none-match", after)];
+    let page = items.send("GET", "docs", "", &headers, None).await;
+    let seen = page.documents().iter().map(|row| {
+        let metadata = &row["metadata"];
+        let expired = metadata["timeToLiveExpired"] == true;
+        (metadata["operationType"].as_str().unwrap(), expired)
+    });
+    let seen: Vec<_> = seen.take(3).collect();
     assert_eq!(
-        raw.send("GET", "offers", &[], None).await.body["Offers"],
-        json!([])
+        seen,
+        [("create", false), ("delete", true), ("create", false)]
     );
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn numbers_are_doubles_however_they_are_written() {
+    let keys = json!({"uniqueKeys": [{"paths": ["/u"]}]});
+    let mut definition = with("uniqueKeyPolicy", keys);
+    definition["defaultTtl"] = json!(-1);
+    let (account, items) = container(definition).await;
+    let k = key("t");
+    let item =
+        json!({"id": "a", "k": "t", "u": 1.0, "ttl": 1000.0, "deep": [{"n": -3.0}], "half": 0.5});
+    let created = items.create(&k, &item).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let read = items.read(&k, "a").await.body;
+    let texts = [
+        &read["u"],
+        &read["ttl"],
+        &read["deep"][0]["n"],
+        &read["half"],
+    ]
+    .map(Value::to_string);
+    assert_eq!(texts, ["1", "1000", "-3", "0.5"]);
+    let same = json!({"id": "b", "k": "t", "u": 1});
+    assert_eq!(items.create(&k, &same).await.status, 409);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_read_at_once_has_an_end() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    for id in ["a", "b", "c", "d"] {
+        let large = json!({"id": id, "k": "t", "x": "x".repeat(1_500_000)});
+        assert_eq!(items.create(&k, &large).await.status, 201);
+    }
+    // A row that has the same thing twice is twice as large.
+    let page = items.query("SELECT c.x AS a, c.x AS b FROM c", &[]).await;
+    assert_eq!(page.documents().len(), 1);
+    assert_ne!(page.header("x-ms-continuation"), "");
+    let read = |id: &str| json!({"operationType": "Read", "id": id});
+    let few = items.batch(&k, json!([read("a"), read("b")])).await;
+    assert_eq!(few.status, 200, "{:?}", few.headers);
+    let many = items
+        .batch(&k, json!([read("a"), read("b"), read("c")]))
+        .await;
+    let results = many.body.as_array().unwrap().iter();
+    let statuses: Vec<&Value> = results.map(|it| &it["statusCode"]).collect();
+    assert_eq!(statuses, [424, 424, 413]);
+    assert_eq!(many.body[2]["subStatusCode"], 3402, "{:?}", many.body[2]);
     account.shutdown().await;
 }

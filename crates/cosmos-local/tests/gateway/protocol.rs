@@ -608,7 +608,15 @@ async fn offers_are_found_by_whom_they_are_for() {
         ),
         (&created.body["_self"], &json!(700))
     );
-    assert_eq!(offers(rid(&without.body)).await, Vec::<Value>::new());
+    let least = offers(rid(&without.body)).await;
+    assert_eq!(least[0]["content"]["offerThroughput"], 400, "{least:?}");
+    // Where a database has throughput, its containers share that.
+    let shared = json!({"id": "shared"});
+    raw.send("POST", "dbs", &throughput, Some(&shared)).await;
+    let path = "dbs/shared/colls";
+    let sharing = raw.send("POST", path, &[], Some(&definition())).await;
+    assert_eq!(sharing.status, 201, "{sharing:?}");
+    assert_eq!(offers(rid(&sharing.body)).await, Vec::<Value>::new());
     account.shutdown().await;
 }
 
@@ -747,5 +755,90 @@ async fn a_sorted_query_goes_on_from_a_row() {
         let refused = items.send("POST", "docs", "", &headers, Some(&query)).await;
         assert_eq!(refused.status, 400, "{filter}: {refused:?}");
     }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn definitions_that_mean_the_same_are_the_same() {
+    let account = start(1).await;
+    let raw = gateways(&account).remove(0);
+    let short = json!({"id": "c", "partitionKey": {"paths": ["/k"]}});
+    let created = raw.create(short.clone()).await;
+    let key = json!({"paths": ["/k"], "kind": "Hash"});
+    assert_eq!(created.body["partitionKey"], key, "as SDKs read it");
+    let mut whole = json!({"id": "c", "partitionKey": key, "defaultTtl": 5});
+    for policy in [
+        json!({"mode": "LastWriterWins", "conflictResolutionPath": "/_ts"}),
+        json!({"mode": "LastWriterWins", "conflictResolutionPath": "", "conflictResolutionProcedure": null}),
+        json!({}),
+    ] {
+        whole["conflictResolutionPolicy"] = policy;
+        let replaced = raw.send("PUT", "dbs/db/colls/c", &[], Some(&whole)).await;
+        assert_eq!(replaced.status, 200, "{replaced:?}");
+    }
+    let replaced = raw.send("PUT", "dbs/db/colls/c", &[], Some(&short)).await;
+    assert_eq!(replaced.status, 200, "{replaced:?}");
+    whole["conflictResolutionPolicy"] = json!({"mode": "Custom"});
+    let refused = raw.send("PUT", "dbs/db/colls/c", &[], Some(&whole)).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn consistency_is_honoured_or_refused_whatever_is_asked() {
+    let (account, items) = containers(1).await;
+    let items = &items[0];
+    items.create(&key("t"), &item("a")).await;
+    let ahead = ("x-ms-session-token", "0:-1#1000000");
+    let level = "x-ms-consistency-level";
+    let strategy = "x-ms-cosmos-read-consistency-strategy";
+    let body = json!({"query": "SELECT * FROM c"});
+    let plan = ("x-ms-cosmos-is-query-plan-request", "True");
+    let query = ("x-ms-documentdb-isquery", "true");
+    for (name, value, expected) in [
+        (level, "Strong", 400),
+        (level, "BoundedStaleness", 400),
+        (level, "Bogus", 400),
+        (strategy, "GlobalStrong", 400),
+        (strategy, "LatestCommitted", 400),
+        (level, "Eventual", 200),
+        (strategy, "Eventual", 200),
+        (strategy, "Default", 404),
+        (strategy, "Session", 404),
+    ] {
+        let headers = [ahead, (name, value)];
+        let read = items.send("GET", "docs/a", &key("t"), &headers, None).await;
+        assert_eq!(read.status, expected, "{name}: {value}");
+        if expected == 400 {
+            let headers = [plan, query, (name, value)];
+            let plan = items.send("POST", "docs", "", &headers, Some(&body)).await;
+            let conflicts = items
+                .send("GET", "conflicts", "", &headers[2..], None)
+                .await;
+            assert_eq!((plan.status, conflicts.status), (400, 400), "{value}");
+        }
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_nearly_right_are_told_apart() {
+    let account = builder(2)
+        .write_mode(cosmos_local::WriteMode::Single)
+        .start()
+        .await
+        .unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let posted = raw[0].send("POST", "", &[], Some(&json!({}))).await;
+    assert_eq!(posted.status, 405, "the account is only read");
+    // A query of databases changes nothing, by whatever it says that it is one.
+    let kind = [("content-type", "application/query+json")];
+    let query = json!({"query": "SELECT * FROM root", "parameters": null});
+    let found = raw[1].send("POST", "dbs", &kind, Some(&query)).await;
+    assert_eq!((found.status, &found.body["_count"]), (200, &json!(1)));
+    let packed = [("content-encoding", "gzip")];
+    let refused = raw[0].send("POST", "dbs", &packed, Some(&json!({}))).await;
+    assert_eq!(refused.status, 415, "{refused:?}");
     account.shutdown().await;
 }

@@ -180,3 +180,22 @@ async fn the_newest_items_are_all_that_is_looked_at() {
     assert_eq!(found, expected);
     account.shutdown().await;
 }
+
+#[tokio::test]
+async fn others_are_answered_while_a_query_works() {
+    let numbers: Vec<u64> = (0..70).collect();
+    let (account, items) = filled([json!({"id": "a", "k": "t", "l": numbers})]).await;
+    let again = gateways(&account).remove(0);
+    let sql = "SELECT VALUE COUNT(1) FROM c JOIN a IN c.l JOIN b IN c.l JOIN d IN c.l WHERE a + b + d > 0";
+    let work = tokio::spawn(async move { ask(&items, sql, &[]).await });
+    // The runtime of this test has one thread, which the query would keep to itself.
+    let mut answered = 0;
+    while !work.is_finished() {
+        assert_eq!(again.send("GET", "", &[], None).await.status, 200);
+        answered += 1;
+    }
+    assert!(answered > 5, "{answered}");
+    let answer = work.await.unwrap();
+    assert_eq!(answer.body["Documents"], json!([70 * 70 * 70 - 1]));
+    account.shutdown().await;
+}

@@ -12,7 +12,9 @@ use crate::query::value::{self as values, Maybe};
 pub(super) const BUILTINS: &[Builtin] = &[
     pure("TOSTRING", 1, 1, to_string),
     pure("STRINGTONUMBER", 1, 1, |machine, args| {
-        parsed(machine, &args, Value::is_number)
+        let number = parsed(machine, &args, Value::is_number)?;
+        let double = number.as_deref().and_then(values::as_double);
+        Ok(double.and_then(values::number).map(Cow::Owned))
     }),
     pure("STRINGTOBOOLEAN", 1, 1, |machine, args| {
         parsed(machine, &args, Value::is_boolean)

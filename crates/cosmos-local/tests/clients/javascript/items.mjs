@@ -35,6 +35,15 @@ suite("items", () => {
     assert.equal((await orders.item("u", "t1").read()).resource.n, 2);
   });
 
+  test("of a partition key are not deleted all at once", async () => {
+    await assert.rejects(orders.deleteAllItemsForPartitionKey("t1"), status(501));
+  });
+
+  test("have the throughput of their container", async () => {
+    const { resource } = await orders.readOffer();
+    assert.equal(resource.content.offerThroughput, 400);
+  });
+
   test("get an id when they have none", async () => {
     const { resource } = await orders.items.create({ tenant: "t1" });
     assert.match(resource.id, /^[0-9a-f-]{36}$/);

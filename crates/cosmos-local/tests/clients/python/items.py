@@ -45,6 +45,13 @@ class Items(Refusals):
         made = self.orders.create_item({"tenant": "t1"}, enable_automatic_id_generation=True)
         self.assertEqual(len(made["id"]), 36)
 
+    def test_of_a_partition_key_are_not_deleted_all_at_once(self):
+        with self.refused(501):
+            self.orders.delete_all_items_by_partition_key("t1")
+
+    def test_have_the_throughput_of_their_container(self):
+        self.assertEqual(self.orders.get_throughput().offer_throughput, 400)
+
     def test_with_the_same_id_and_other_keys_are_different_items(self):
         keys = ["k", 0, False, "", 1.5]
         for key in keys:
