@@ -86,7 +86,7 @@ pub(crate) trait Storage: Send + 'static {
     fn store(&mut self, delta: &Delta) -> Result<(), DiskError>;
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct ItemRow {
     container: u32,
     key: ItemKey,
@@ -94,6 +94,18 @@ struct ItemRow {
     position: u64,
     seen: Arc<[u64]>,
     heard: Vec<u64>,
+    applied_at: i64,
+}
+
+/// The same, as it is written.
+#[derive(Serialize)]
+struct ItemRowRef<'a> {
+    container: u32,
+    key: &'a ItemKey,
+    siblings: &'a [Arc<Record>],
+    position: u64,
+    seen: &'a [u64],
+    heard: &'a [u64],
     applied_at: i64,
 }
 
@@ -148,7 +160,7 @@ impl Disk {
         }
         batch.put_counters(&state.seen, state.applied, state.stamp)?;
         // The last row of all says that none is missing.
-        batch.put(FORMAT_KEY.to_vec(), write(&FORMAT)?);
+        batch.put(FORMAT_KEY.to_vec(), write(&FORMAT, 8)?);
         disk.commit(batch, Some(PersistMode::SyncAll))?;
         Ok(disk)
     }
@@ -246,16 +258,17 @@ impl Batch {
     }
 
     fn put_item(&mut self, container: u32, key: &ItemKey, item: &Item) -> Result<(), DiskError> {
-        let row = ItemRow {
+        let row = ItemRowRef {
             container,
-            key: key.clone(),
-            siblings: item.siblings().to_vec(),
+            key,
+            siblings: item.siblings(),
             position: item.position,
-            seen: Arc::clone(&item.seen),
-            heard: item.heard.clone(),
+            seen: &item.seen,
+            heard: &item.heard,
             applied_at: item.applied_at,
         };
-        self.put(item_key(container, key), write(&row)?);
+        let bytes = item.siblings().iter().map(|record| room(record)).sum();
+        self.put(item_key(container, key), write(&row, bytes)?);
         Ok(())
     }
 
@@ -265,7 +278,7 @@ impl Batch {
             applied,
             stamp,
         };
-        self.put(COUNTERS.to_vec(), write(&row)?);
+        self.put(COUNTERS.to_vec(), write(&row, 64)?);
         Ok(())
     }
 }
@@ -287,7 +300,7 @@ impl Storage for Disk {
             }
         }
         for record in &delta.logged {
-            batch.put(log_key(record.number), write(&**record)?);
+            batch.put(log_key(record.number), write(&**record, room(record))?);
         }
         for number in &delta.trimmed {
             batch.remove(log_key(*number));
@@ -309,8 +322,14 @@ fn read<T: DeserializeOwned>(row: &[u8]) -> Result<T, postcard::Error> {
     postcard::from_bytes(row)
 }
 
-fn write<T: Serialize>(row: &T) -> Result<Vec<u8>, postcard::Error> {
-    postcard::to_stdvec(row)
+/// Writes a row that takes about so many bytes.
+fn write<T: Serialize>(row: &T, bytes: usize) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_extend(row, Vec::with_capacity(bytes))
+}
+
+/// About the bytes that a record takes in a row.
+fn room(record: &Record) -> usize {
+    512 + record.body.as_ref().map_or(0, String::len)
 }
 
 /// What keys of a container's items begin with.
@@ -425,7 +444,10 @@ pub(crate) mod tests {
         assert!(missing(&path), "an attempt that did not come to its end");
         let mut disk = Disk::create(&path, &State::empty(1)).expect("another one");
         let mut batch = disk.batch();
-        batch.put(FORMAT_KEY.to_vec(), write(&(FORMAT + 1)).expect("a number"));
+        batch.put(
+            FORMAT_KEY.to_vec(),
+            write(&(FORMAT + 1), 8).expect("a number"),
+        );
         disk.commit(batch, None).expect("room");
         assert!(matches!(Disk::open(&path, 1), Err(DiskError::InUse)));
         drop(disk);
