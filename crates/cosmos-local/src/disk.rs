@@ -66,6 +66,9 @@ pub enum DiskError {
     /// Rows look different.
     #[error("it was written by another version, in format {0} instead of {FORMAT}")]
     Format(u32),
+    /// A row is where this version writes none.
+    #[error("a row is where none should be")]
+    Key,
     /// A row is not what this version writes.
     #[error("a row cannot be read: {0}")]
     Row(#[from] postcard::Error),
@@ -88,7 +91,6 @@ pub(crate) trait Storage: Send + 'static {
 
 #[derive(Deserialize)]
 struct ItemRow {
-    container: u32,
     key: ItemKey,
     siblings: Vec<Arc<Record>>,
     position: u64,
@@ -100,7 +102,6 @@ struct ItemRow {
 /// The same, as it is written.
 #[derive(Serialize)]
 struct ItemRowRef<'a> {
-    container: u32,
     key: &'a ItemKey,
     siblings: &'a [Arc<Record>],
     position: u64,
@@ -197,13 +198,22 @@ impl Disk {
             state.log.insert(record.number, Arc::new(record));
         }
         for entry in self.rows.prefix([ITEM]) {
-            let row: ItemRow = read(&entry.value()?)?;
+            let (key, row) = entry.into_inner()?;
+            let (container, number) = item_of(&key)?;
+            let row: ItemRow = read(&row)?;
             let mut siblings = row.siblings;
             for record in &mut siblings {
                 Arc::make_mut(record).key = row.key.clone();
             }
-            let item = Item::from_disk(siblings, row.position, row.seen, row.heard, row.applied_at);
-            let table = state.tables.entry(row.container).or_default();
+            let item = Item::from_disk(
+                number,
+                siblings,
+                row.position,
+                row.seen,
+                row.heard,
+                row.applied_at,
+            );
+            let table = state.tables.entry(container).or_default();
             table.put(row.key, item);
         }
         state.start();
@@ -259,7 +269,6 @@ impl Batch {
 
     fn put_item(&mut self, container: u32, key: &ItemKey, item: &Item) -> Result<(), DiskError> {
         let row = ItemRowRef {
-            container,
             key,
             siblings: item.siblings(),
             position: item.position,
@@ -268,7 +277,7 @@ impl Batch {
             applied_at: item.applied_at,
         };
         let bytes = item.siblings().iter().map(|record| room(record)).sum();
-        self.put(item_key(container, key), write(&row, bytes)?);
+        self.put(item_key(container, item.row), write(&row, bytes)?);
         Ok(())
     }
 
@@ -288,11 +297,13 @@ impl Storage for Disk {
         let mut batch = self.batch();
         for (container, items) in &delta.items {
             for (key, item) in items {
-                match item {
-                    Some(item) => batch.put_item(*container, key, item)?,
-                    None => batch.remove(item_key(*container, key)),
+                if let Some(item) = item {
+                    batch.put_item(*container, key, item)?;
                 }
             }
+        }
+        for (container, row) in &delta.forgotten {
+            batch.remove(item_key(*container, *row));
         }
         for container in &delta.dropped {
             for entry in self.rows.prefix(items_of(*container)) {
@@ -337,10 +348,18 @@ fn items_of(container: u32) -> Vec<u8> {
     [&[ITEM], container.to_be_bytes().as_slice()].concat()
 }
 
-/// Unique per item: partition values are JSON text, which holds no raw control character.
-fn item_key(container: u32, key: &ItemKey) -> Vec<u8> {
-    let partition = key.partition.value.as_bytes();
-    [&items_of(container), partition, b"\x01", key.id.as_bytes()].concat()
+fn item_key(container: u32, row: u64) -> Vec<u8> {
+    [items_of(container).as_slice(), &row.to_be_bytes()].concat()
+}
+
+/// The container and the number of an item's row.
+fn item_of(key: &[u8]) -> Result<(u32, u64), DiskError> {
+    let read = || {
+        let (container, row) = key.strip_prefix(&[ITEM])?.split_first_chunk()?;
+        let container = u32::from_be_bytes(*container);
+        Some((container, u64::from_be_bytes(row.try_into().ok()?)))
+    };
+    read().ok_or(DiskError::Key)
 }
 
 /// In the order of numbers.
@@ -378,13 +397,14 @@ pub(crate) mod tests {
         changed.key.id = number.to_string().into();
         let (key, seen) = (record.key.clone(), Arc::from([number]));
         let siblings = vec![Arc::clone(&record)];
-        let item = Item::from_disk(siblings, number, seen, vec![number], 0);
+        let item = Item::from_disk(number, siblings, number, seen, vec![number], 0);
         Delta {
             seen: vec![number],
             applied: number,
             stamp: number,
             is_sealed: false,
             items: BTreeMap::from([(1, BTreeMap::from([(key, Some(item))]))]),
+            forgotten: Vec::new(),
             history: Vec::new(),
             logged: vec![record],
             trimmed: (number > 10).then(|| number - 10).into_iter().collect(),

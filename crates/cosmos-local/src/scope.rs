@@ -139,7 +139,7 @@ mod tests {
         ) {
             let mut table = Table::default();
             for key in &keys {
-                let item = Item::from_disk(Vec::new(), 0, Arc::from([]), Vec::new(), 0);
+                let item = Item::from_disk(0, Vec::new(), 0, Arc::from([]), Vec::new(), 0);
                 table.items.insert(key.clone(), item);
             }
             let mut scope = Scope::range(start, end);

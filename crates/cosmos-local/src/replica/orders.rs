@@ -250,7 +250,7 @@ mod tests {
 
     /// An item's `number`-th version, with a value to sort by; a delete without.
     fn put(table: &mut Table, partition: PartitionKey, id: u64, value: Option<&serde_json::Value>) {
-        let mut item = Item::new();
+        let mut item = Item::new(id);
         let mut record = record(0, 1, [0; 3], 0.0, value.is_some());
         let changed = Arc::make_mut(&mut record);
         changed.key = ItemKey {

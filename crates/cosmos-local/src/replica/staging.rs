@@ -17,6 +17,8 @@ pub(crate) struct Delta {
     pub(crate) is_sealed: bool,
     /// The items that were touched, as they become; `None` when nothing is known of one any more.
     pub(crate) items: BTreeMap<u32, BTreeMap<ItemKey, Option<Item>>>,
+    /// Rows of items of which nothing is known any more, by container.
+    pub(crate) forgotten: Vec<(u32, u64)>,
     /// What becomes visible, by container and position.
     pub(crate) history: Vec<(u32, u64, Version)>,
     /// Own mutations, in order.
@@ -43,6 +45,7 @@ impl<'a> Staged<'a> {
                 stamp: base.stamp,
                 is_sealed: base.is_sealed,
                 items: BTreeMap::new(),
+                forgotten: Vec::new(),
                 history: Vec::new(),
                 logged: Vec::new(),
                 trimmed: Vec::new(),
@@ -108,7 +111,7 @@ impl<'a> Staged<'a> {
         let mut item = self
             .item(container, &key)
             .cloned()
-            .unwrap_or_else(Item::new);
+            .unwrap_or_else(|| Item::new(self.delta.applied));
         let before = (item.position, item.current().map(|_| item.position));
         item.add(record, self.delta.applied, &self.delta.seen);
         if item.position != before.0
@@ -128,7 +131,10 @@ impl<'a> Staged<'a> {
     pub(super) fn collect(&mut self, tombstones: Tombstones) {
         for (container, key, keeps_conflicts) in tombstones.items {
             let item = self.item(container, &key);
-            if item.is_some_and(|item| item.is_forgettable(&tombstones.known, keeps_conflicts)) {
+            let is_forgettable =
+                |item: &&Item| item.is_forgettable(&tombstones.known, keeps_conflicts);
+            if let Some(row) = item.filter(is_forgettable).map(|item| item.row) {
+                self.delta.forgotten.push((container, row));
                 let items = self.delta.items.entry(container).or_default();
                 items.insert(key, None);
             }

@@ -21,6 +21,8 @@ use crate::{
 /// An item and its place in the feed.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
+    /// Its number on disk: the position at which it became known here. So rows are written mostly in their order.
+    pub(crate) row: u64,
     siblings: Vec<Arc<Record>>,
     /// Where its visible state last changed.
     pub(crate) position: u64,
@@ -33,15 +35,16 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// An item of which nothing is known.
-    pub(super) fn new() -> Self {
-        Self::from_disk(Vec::new(), 0, Arc::from([]), Vec::new(), 0)
+    /// An item of which nothing is known yet.
+    pub(super) fn new(row: u64) -> Self {
+        Self::from_disk(row, Vec::new(), 0, Arc::from([]), Vec::new(), 0)
     }
 
     /// The item with its place in a feed whose positions are so much greater.
     fn shifted(&self, by: u64) -> Self {
         let mut item = self.clone();
         item.position += by;
+        item.row += by;
         item
     }
 
@@ -58,6 +61,7 @@ impl Item {
     }
 
     pub(crate) fn from_disk(
+        row: u64,
         siblings: Vec<Arc<Record>>,
         position: u64,
         seen: Arc<[u64]>,
@@ -65,6 +69,7 @@ impl Item {
         applied_at: i64,
     ) -> Self {
         Self {
+            row,
             siblings,
             position,
             seen,
