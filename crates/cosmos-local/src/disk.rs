@@ -57,6 +57,9 @@ pub enum DiskError {
     /// It is no good database, or the disk has failed.
     #[error("{0}")]
     Database(fjall::Error),
+    /// It has failed before.
+    #[error("a file of it could not be written before; the log says why")]
+    Failed,
     /// The folder cannot be made or deleted.
     #[error("{0}")]
     Folder(#[from] io::Error),
@@ -78,6 +81,7 @@ impl From<fjall::Error> for DiskError {
     fn from(error: fjall::Error) -> Self {
         match error {
             fjall::Error::Locked => Self::InUse,
+            fjall::Error::Poisoned => Self::Failed,
             other => Self::Database(other),
         }
     }
@@ -121,7 +125,7 @@ struct CountersRow {
 pub(crate) struct Disk {
     database: Database,
     rows: Keyspace,
-    /// Bytes written since rows were last sorted into a file.
+    /// Bytes written since rows were last left to be sorted into a file.
     unsorted: usize,
 }
 
@@ -182,8 +186,9 @@ impl Disk {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
         Ok(Self {
             rows: database.keyspace(ROWS, options)?,
+            // What a journal from before had.
+            unsorted: usize::try_from(database.write_buffer_size()).unwrap_or(usize::MAX),
             database,
-            unsorted: 0,
         })
     }
 
@@ -434,6 +439,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_waits_to_be_sorted_is_counted_over_restarts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("region");
+        let mut disk = Disk::create(&path, &State::empty(1)).expect("a new folder");
+        for number in 1..=4 {
+            disk.store(&delta(number, 1 << 20)).expect("room");
+        }
+        let unsorted = disk.unsorted;
+        drop(disk);
+        let (disk, _) = Disk::open(&path, 1).expect("what was written");
+        assert!(disk.unsorted >= unsorted, "{} of {unsorted}", disk.unsorted);
+    }
+
+    #[test]
     fn files_that_cannot_be_written_are_no_reason_to_wait_for_ever() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("region");
@@ -444,7 +463,7 @@ pub(crate) mod tests {
         let outcomes = (1..most as u64).map(|number| disk.store(&delta(number, 1 << 20)));
         let failed: Vec<DiskError> = outcomes.filter_map(Result::err).collect();
         assert!(
-            matches!(failed.first(), Some(DiskError::Database(_))),
+            matches!(failed.first(), Some(DiskError::Failed)),
             "{failed:?}"
         );
     }

@@ -21,7 +21,7 @@ use crate::{
 /// Bytes that the orders of a container take at the most, by an estimate, but that those of one partition may be larger.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// Orders of a partition at the most; the first ones go.
+/// Orders of a partition at the most, but those that are being made; the first ones go.
 const MAX_ORDERS: usize = 8;
 
 /// Items that are put into an order at a time, or fewer when their texts have so many bytes.
@@ -190,8 +190,11 @@ impl Orders {
         let orders = self.partitions.entry(value).or_default();
         let known = orders.iter().position(|order| order.paths == wanted.paths);
         let number = known.unwrap_or_else(|| {
-            if orders.len() == MAX_ORDERS {
-                self.bytes -= orders.remove(0).bytes;
+            let is_made = |order: &Order| order.missing.is_none();
+            if orders.len() >= MAX_ORDERS
+                && let Some(first) = orders.iter().position(is_made)
+            {
+                self.bytes -= orders.remove(first).bytes;
             }
             orders.push(Order::new(wanted.paths.clone(), partition.clone()));
             self.bytes += ORDER_BYTES;
