@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     RegionError, StartError,
-    disk::Disk,
+    disk::{Disk, DiskError},
     membership::{Membership, plain},
     metadata::Metadata,
     replica::{MAX_REGIONS, Replica, State, seed},
@@ -49,14 +49,14 @@ impl DataFolder {
         self.0.join("regions.json")
     }
 
-    /// The folder of a region that has changes in it.
+    /// The folder of a region that has changes in it, or may have: one that cannot be read is somebody's too.
     fn orphan(&self) -> Option<PathBuf> {
         let mut paths = (0..MAX_REGIONS as usize).map(|index| self.region(index));
-        let has_changes = |path: &PathBuf| {
-            let opened = path.is_dir().then(|| Disk::open(path, 0));
-            matches!(opened, Some(Ok((_, state))) if state.applied > 0)
-        };
-        paths.find(has_changes)
+        paths.find(|path| match Disk::open(path, 0) {
+            Ok((_, state)) => state.applied > 0,
+            Err(DiskError::Missing) => false,
+            Err(_) => true,
+        })
     }
 
     /// Opens the folder, or makes it, for an account with these regions. Those that are new to it get all that the others
@@ -75,7 +75,7 @@ impl DataFolder {
                 source: io::Error::new(
                     io::ErrorKind::NotFound,
                     format!(
-                        "it is not there, but {} has data; bring it back, or choose another folder",
+                        "it is not there, but {} has data or cannot be read; bring it back, or choose another folder",
                         path.display()
                     ),
                 ),

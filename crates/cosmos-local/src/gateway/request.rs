@@ -204,14 +204,11 @@ impl Request {
     /// Resource type of the signature, and the links it may be over: by name and, lower-cased, by resource id.
     pub(crate) fn signed(&self) -> (&str, Vec<String>) {
         let mut segments = self.segments.as_slice();
-        if let [container @ .., "operations", _] = segments
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .as_slice()
+        // What is done to all items of a partition key is signed as if it were done to their container.
+        if let [_, _, _, _, kind, _] = segments
+            && kind == "operations"
         {
-            // What is done to all items of a partition key is signed as if it were done to their container.
-            return ("colls", vec![container.join("/")]);
+            return ("colls", vec![segments[..4].join("/")]);
         }
         // A feed is signed with its parent's link, a resource with its own.
         let resource_type = match segments {

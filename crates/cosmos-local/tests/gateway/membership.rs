@@ -541,6 +541,13 @@ async fn a_folder_that_has_lost_something_is_not_opened() {
         refused.contains("regions.json") && refused.contains("region-0 has data"),
         "{refused}"
     );
+    // What cannot be read is not nothing.
+    let lock = folder.path().join("region-0/lock");
+    let held = std::fs::File::open(&lock).unwrap();
+    held.lock().unwrap();
+    let refused = start().await.err().unwrap().to_string();
+    assert!(refused.contains("region-0 has data"), "{refused}");
+    drop(held);
     std::fs::write(&members, kept).unwrap();
 
     let (region, elsewhere) = (

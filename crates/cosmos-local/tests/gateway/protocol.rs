@@ -822,6 +822,30 @@ async fn consistency_is_honoured_or_refused_whatever_is_asked() {
 }
 
 #[tokio::test]
+async fn names_mean_nothing_to_signatures() {
+    let account = start(1).await;
+    let raw = gateways(&account).remove(0);
+    let name = "operations";
+    let database = json!({"id": name});
+    let made = raw.send("POST", "dbs", &[], Some(&database)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let mut container = definition();
+    container["id"] = json!(name);
+    let path = format!("dbs/{name}/colls");
+    let made = raw.send("POST", &path, &[], Some(&container)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let partition = key("t");
+    let headers = [("x-ms-documentdb-partitionkey", partition.as_str())];
+    let path = format!("{path}/{name}/docs");
+    let made = raw.send("POST", &path, &headers, Some(&item(name))).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let path = format!("{path}/{name}");
+    let read = raw.send("GET", &path, &headers, None).await;
+    assert_eq!(read.status, 200, "{read:?}");
+    account.shutdown().await;
+}
+
+#[tokio::test]
 async fn requests_that_are_nearly_right_are_told_apart() {
     let account = builder(2)
         .write_mode(cosmos_local::WriteMode::Single)
