@@ -348,15 +348,20 @@ mod tests {
     fn entra_tokens_are_for_cosmos_db_and_still_good() {
         let token = |payload: &str| format!("e30.{}.s", URL_SAFE_NO_PAD.encode(payload));
         let now = Timestamp::from_second(1_000).expect("a time");
-        let good = token(r#"{"aud":"https://cosmos.azure.com","exp":1001}"#);
-        assert_eq!(check_entra(&good, now), Ok(()));
+        for good in [
+            r#"{"aud":"https://cosmos.azure.com","exp":1001}"#,
+            r#"{"aud":["https://else.where","https://cosmos.azure.com/"],"exp":1000.5}"#,
+            r#"{"aud":"https://127.0.0.1","exp":1001}"#,
+        ] {
+            assert_eq!(check_entra(&token(good), now), Ok(()), "{good}");
+        }
         for (bad, why) in [
             (
                 token(r#"{"aud":"https://cosmos.azure.com","exp":1000}"#),
                 "expired",
             ),
             (
-                token(r#"{"aud":"https://signalr.azure.com","exp":1001}"#),
+                token(r#"{"aud":["https://signalr.azure.com"],"exp":1001}"#),
                 "meant for",
             ),
             (token("{}"), "no `aud`"),

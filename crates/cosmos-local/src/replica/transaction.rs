@@ -206,6 +206,9 @@ impl Staged<'_> {
         let (Change::Create(document) | Change::Upsert(document)) = change else {
             return None;
         };
+        if !context.lifetimes.are_limited() {
+            return None;
+        }
         let id = document.id.clone();
         // An error says that it is not over, or not there.
         match self.decide(context, Step::new(Change::Expire { id })) {
