@@ -2,19 +2,22 @@
 //!
 //! Everything is in memory, so a commit only has to be found again after a start. fjall appends it to a journal, which is
 //! one sequential write however many items it touches, and sorts it into files in the background.
+//!
+//! A mutation is written once, in the row of its item. It gets a row of the log when the item lets go of it before all
+//! regions have it. So the log is what is in that part, and what of the items' own mutations is not trimmed yet.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, sync::Arc, time::Duration};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    record::{ItemKey, Record},
+    record::Record,
     replica::{Delta, Item, State},
 };
 
 /// What rows look like; whoever changes that counts on.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Bytes of rows that wait in memory before they are sorted into a file.
 const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
@@ -72,6 +75,9 @@ pub enum DiskError {
     /// A row is where this version writes none.
     #[error("a row is where none should be")]
     Key,
+    /// Other regions would never get what is missing.
+    #[error("change {0} of this region is in none of its rows")]
+    Log(u64),
     /// A row is not what this version writes.
     #[error("a row cannot be read: {0}")]
     Row(#[from] postcard::Error),
@@ -95,7 +101,6 @@ pub(crate) trait Storage: Send + 'static {
 
 #[derive(Deserialize)]
 struct ItemRow {
-    key: ItemKey,
     siblings: Vec<Arc<Record>>,
     position: u64,
     seen: Arc<[u64]>,
@@ -106,7 +111,6 @@ struct ItemRow {
 /// The same, as it is written.
 #[derive(Serialize)]
 struct ItemRowRef<'a> {
-    key: &'a ItemKey,
     siblings: &'a [Arc<Record>],
     position: u64,
     seen: &'a [u64],
@@ -119,26 +123,38 @@ struct CountersRow {
     seen: Vec<u64>,
     applied: u64,
     stamp: u64,
+    trimmed: u64,
 }
 
 /// The open database of one region.
 pub(crate) struct Disk {
+    /// Of the region.
+    index: usize,
     database: Database,
     rows: Keyspace,
+    /// Own mutations up to this number are in the log no more.
+    trimmed: u64,
+    /// Own mutations that have a row of the log.
+    displaced: BTreeSet<u64>,
     /// Bytes written since rows were last left to be sorted into a file.
     unsorted: usize,
 }
 
 impl Disk {
-    /// Opens the folder, and reads all of it.
-    pub(crate) fn open(path: &Path, regions: usize) -> Result<(Self, State), DiskError> {
+    /// Opens a region's folder, and reads all of it.
+    pub(crate) fn open(
+        path: &Path,
+        index: usize,
+        regions: usize,
+    ) -> Result<(Self, State), DiskError> {
         if !path.join(MARKER).is_file() {
             return Err(DiskError::Missing);
         }
-        let disk = Self::database(path, |database| match database.keyspace_exists(ROWS) {
+        let exists = |database: &Database| match database.keyspace_exists(ROWS) {
             true => Ok(()),
             false => Err(DiskError::Missing),
-        })?;
+        };
+        let mut disk = Self::database(path, index, exists)?;
         let format = disk.rows.get(FORMAT_KEY)?;
         match format.map(|row| read(&row)).transpose()? {
             Some(FORMAT) => {}
@@ -149,21 +165,23 @@ impl Disk {
         Ok((disk, state))
     }
 
-    /// Makes the folder of a new region, with the state that it starts with; what an attempt before has left is replaced.
-    pub(crate) fn create(path: &Path, state: &State) -> Result<Self, DiskError> {
+    /// Makes the folder of a new region, with the state that it starts with, which has nothing in its log; what an attempt
+    /// before has left is replaced.
+    pub(crate) fn create(path: &Path, index: usize, state: &State) -> Result<Self, DiskError> {
         remove(path)?;
-        let mut disk = Self::database(path, |_| Ok(()))?;
+        let mut disk = Self::database(path, index, |_| Ok(()))?;
+        disk.trimmed = state.seen_of(index);
         let mut batch = disk.batch();
         for (container, table) in &state.tables {
-            for (key, item) in &table.items {
-                batch.put_item(*container, key, item)?;
+            for item in table.items.values() {
+                batch.put_item(*container, item)?;
                 if batch.bytes > BATCH_BYTES {
                     let full = std::mem::replace(&mut batch, disk.batch());
                     disk.commit(full, None)?;
                 }
             }
         }
-        batch.put_counters(&state.seen, state.applied, state.stamp)?;
+        batch.put_counters(&state.seen, state.applied, state.stamp, disk.trimmed)?;
         // The last row of all says that none is missing.
         batch.put(FORMAT_KEY.to_vec(), write(&FORMAT, 8)?);
         disk.commit(batch, Some(PersistMode::SyncAll))?;
@@ -173,6 +191,7 @@ impl Disk {
     /// The database, if it passes a check before anything is made in it.
     fn database(
         path: &Path,
+        index: usize,
         check: impl FnOnce(&Database) -> Result<(), DiskError>,
     ) -> Result<Self, DiskError> {
         let database = Database::builder(path)
@@ -185,6 +204,9 @@ impl Disk {
         // has enough of these to do it blocks itself for ever (https://github.com/fjall-rs/fjall/pull/323).
         let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
         Ok(Self {
+            index,
+            trimmed: 0,
+            displaced: BTreeSet::new(),
             rows: database.keyspace(ROWS, options)?,
             // What a journal from before had.
             unsorted: usize::try_from(database.write_buffer_size()).unwrap_or(usize::MAX),
@@ -192,14 +214,16 @@ impl Disk {
         })
     }
 
-    fn load(&self, regions: usize) -> Result<State, DiskError> {
+    fn load(&mut self, regions: usize) -> Result<State, DiskError> {
         let mut state = State::empty(regions);
         if let Some(row) = self.rows.get(COUNTERS)? {
             let row: CountersRow = read(&row)?;
             (state.seen, state.applied, state.stamp) = (row.seen, row.applied, row.stamp);
+            self.trimmed = row.trimmed;
         }
         for entry in self.rows.prefix([LOG]) {
             let record: Record = read(&entry.value()?)?;
+            self.displaced.insert(record.number);
             state.log.insert(record.number, Arc::new(record));
         }
         for entry in self.rows.prefix([ITEM]) {
@@ -207,8 +231,12 @@ impl Disk {
             let (container, number) = item_of(&key)?;
             let row: ItemRow = read(&row)?;
             let mut siblings = row.siblings;
+            let key = siblings.first().ok_or(DiskError::Key)?.key.clone();
             for record in &mut siblings {
-                Arc::make_mut(record).key = row.key.clone();
+                Arc::make_mut(record).key = key.clone();
+                if self.is_logged(record) {
+                    state.log.insert(record.number, Arc::clone(record));
+                }
             }
             let item = Item::from_disk(
                 number,
@@ -219,10 +247,19 @@ impl Disk {
                 row.applied_at,
             );
             let table = state.tables.entry(container).or_default();
-            table.put(row.key, item);
+            table.put(key, item);
+        }
+        let numbers = self.trimmed + 1..=state.seen_of(self.index);
+        if let Some(missing) = numbers.into_iter().find(|it| !state.log.contains_key(it)) {
+            return Err(DiskError::Log(missing));
         }
         state.start();
         Ok(state)
+    }
+
+    /// Whether it is one that other regions may still need.
+    fn is_logged(&self, record: &Record) -> bool {
+        record.origin == self.index && record.number > self.trimmed
     }
 
     fn batch(&self) -> Batch {
@@ -272,9 +309,8 @@ impl Batch {
         self.changes.remove(&self.rows, key);
     }
 
-    fn put_item(&mut self, container: u32, key: &ItemKey, item: &Item) -> Result<(), DiskError> {
+    fn put_item(&mut self, container: u32, item: &Item) -> Result<(), DiskError> {
         let row = ItemRowRef {
-            key,
             siblings: item.siblings(),
             position: item.position,
             seen: &item.seen,
@@ -286,11 +322,18 @@ impl Batch {
         Ok(())
     }
 
-    fn put_counters(&mut self, seen: &[u64], applied: u64, stamp: u64) -> Result<(), DiskError> {
+    fn put_counters(
+        &mut self,
+        seen: &[u64],
+        applied: u64,
+        stamp: u64,
+        trimmed: u64,
+    ) -> Result<(), DiskError> {
         let row = CountersRow {
             seen: seen.to_vec(),
             applied,
             stamp,
+            trimmed,
         };
         self.put(COUNTERS.to_vec(), write(&row, 64)?);
         Ok(())
@@ -301,10 +344,8 @@ impl Storage for Disk {
     fn store(&mut self, delta: &Delta) -> Result<(), DiskError> {
         let mut batch = self.batch();
         for (container, items) in &delta.items {
-            for (key, item) in items {
-                if let Some(item) = item {
-                    batch.put_item(*container, key, item)?;
-                }
+            for item in items.values().flatten() {
+                batch.put_item(*container, item)?;
             }
         }
         for (container, row) in &delta.forgotten {
@@ -315,13 +356,21 @@ impl Storage for Disk {
                 batch.remove(entry.key()?);
             }
         }
-        for record in &delta.logged {
+        self.trimmed = self.trimmed.max(delta.trimmed);
+        let kept = self.displaced.split_off(&(self.trimmed + 1));
+        for number in std::mem::replace(&mut self.displaced, kept) {
+            batch.remove(log_key(number));
+        }
+        let displaced: Vec<_> = delta
+            .displaced
+            .iter()
+            .filter(|it| self.is_logged(it))
+            .collect();
+        for record in displaced {
             batch.put(log_key(record.number), write(&**record, room(record))?);
+            self.displaced.insert(record.number);
         }
-        for number in &delta.trimmed {
-            batch.remove(log_key(*number));
-        }
-        batch.put_counters(&delta.seen, delta.applied, delta.stamp)?;
+        batch.put_counters(&delta.seen, delta.applied, delta.stamp, self.trimmed)?;
         self.commit(batch, Some(PersistMode::SyncData))
     }
 }
@@ -412,7 +461,9 @@ pub(crate) mod tests {
             forgotten: Vec::new(),
             history: Vec::new(),
             logged: vec![record],
-            trimmed: (number > 10).then(|| number - 10).into_iter().collect(),
+            trimmed: number.saturating_sub(10),
+            displaced: Vec::new(),
+            bytes,
             dropped: Vec::new(),
         }
     }
@@ -421,13 +472,13 @@ pub(crate) mod tests {
     fn what_was_sorted_into_files_is_there_after_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("region");
-        let mut disk = Disk::create(&path, &State::empty(1)).expect("a new folder");
+        let mut disk = Disk::create(&path, 0, &State::empty(1)).expect("a new folder");
         let count = 5 * MEMTABLE_BYTES as u64 / (1 << 20);
         for number in 1..=count {
             disk.store(&delta(number, 1 << 20)).expect("room");
         }
         drop(disk);
-        let (_, state) = Disk::open(&path, 1).expect("what was written");
+        let (_, state) = Disk::open(&path, 0, 1).expect("what was written");
         assert_eq!((state.applied, state.seen), (count, vec![count]));
         let numbers = state.log.keys().copied();
         assert!(numbers.eq(count - 9..=count), "{:?}", state.log.keys());
@@ -442,13 +493,13 @@ pub(crate) mod tests {
     fn what_waits_to_be_sorted_is_counted_over_restarts() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("region");
-        let mut disk = Disk::create(&path, &State::empty(1)).expect("a new folder");
+        let mut disk = Disk::create(&path, 0, &State::empty(1)).expect("a new folder");
         for number in 1..=4 {
             disk.store(&delta(number, 1 << 20)).expect("room");
         }
         let unsorted = disk.unsorted;
         drop(disk);
-        let (disk, _) = Disk::open(&path, 1).expect("what was written");
+        let (disk, _) = Disk::open(&path, 0, 1).expect("what was written");
         assert!(disk.unsorted >= unsorted, "{} of {unsorted}", disk.unsorted);
     }
 
@@ -456,7 +507,7 @@ pub(crate) mod tests {
     fn files_that_cannot_be_written_are_no_reason_to_wait_for_ever() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("region");
-        let mut disk = Disk::create(&path, &State::empty(1)).expect("a new folder");
+        let mut disk = Disk::create(&path, 0, &State::empty(1)).expect("a new folder");
         // The journal stays open, so that commits go on until fjall knows.
         std::fs::remove_dir_all(path.join("keyspaces")).expect("a folder of files");
         let most = 2 * (MAX_MEMTABLES + 2) * MEMTABLE_BYTES / (1 << 20);
@@ -472,25 +523,25 @@ pub(crate) mod tests {
     fn what_is_not_whole_is_not_opened() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("region");
-        let missing = |path: &Path| matches!(Disk::open(path, 1), Err(DiskError::Missing));
+        let missing = |path: &Path| matches!(Disk::open(path, 0, 1), Err(DiskError::Missing));
         assert!(missing(&path));
         std::fs::create_dir(&path).expect("a folder");
         assert!(missing(&path), "nobody's folder");
         assert_eq!(std::fs::read_dir(&path).expect("there").count(), 0);
 
-        let unfinished = Disk::database(&path, |_| Ok(())).expect("a database");
+        let unfinished = Disk::database(&path, 0, |_| Ok(())).expect("a database");
         drop(unfinished);
         assert!(missing(&path), "an attempt that did not come to its end");
-        let mut disk = Disk::create(&path, &State::empty(1)).expect("another one");
+        let mut disk = Disk::create(&path, 0, &State::empty(1)).expect("another one");
         let mut batch = disk.batch();
         batch.put(
             FORMAT_KEY.to_vec(),
             write(&(FORMAT + 1), 8).expect("a number"),
         );
         disk.commit(batch, None).expect("room");
-        assert!(matches!(Disk::open(&path, 1), Err(DiskError::InUse)));
+        assert!(matches!(Disk::open(&path, 0, 1), Err(DiskError::InUse)));
         drop(disk);
-        let later = Disk::open(&path, 1).map(drop);
+        let later = Disk::open(&path, 0, 1).map(drop);
         assert!(
             matches!(later, Err(DiskError::Format(format)) if format == FORMAT + 1),
             "{later:?}"

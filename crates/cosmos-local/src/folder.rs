@@ -51,12 +51,13 @@ impl DataFolder {
 
     /// The folder of a region that has changes in it, or may have: one that cannot be read is somebody's too.
     fn orphan(&self) -> Option<PathBuf> {
-        let mut paths = (0..MAX_REGIONS as usize).map(|index| self.region(index));
-        paths.find(|path| match Disk::open(path, 0) {
+        let mut indexes = 0..MAX_REGIONS as usize;
+        let found = indexes.find(|index| match Disk::open(&self.region(*index), *index, 0) {
             Ok((_, state)) => state.applied > 0,
             Err(DiskError::Missing) => false,
             Err(_) => true,
-        })
+        });
+        found.map(|index| self.region(index))
     }
 
     /// Opens the folder, or makes it, for an account with these regions. Those that are new to it get all that the others
@@ -85,12 +86,12 @@ impl DataFolder {
             Some(known) => known,
             None => Membership::new(names.iter().copied())?,
         };
-        let open = |path: &Path, regions| match is_new {
+        let open = |path: &Path, index, regions| match is_new {
             true => {
                 let state = State::empty(regions);
-                Disk::create(path, &state).map(|disk| (disk, state))
+                Disk::create(path, index, &state).map(|disk| (disk, state))
             }
-            false => Disk::open(path, regions),
+            false => Disk::open(path, index, regions),
         };
         let mut opened: Vec<(Disk, usize, State)> = Vec::new();
         for (index, name) in membership.members() {
@@ -98,7 +99,7 @@ impl DataFolder {
                 return Err(self.left_out(&membership));
             }
             let path = self.region(index);
-            let (disk, state) = open(&path, membership.count())
+            let (disk, state) = open(&path, index, membership.count())
                 .map_err(|source| StartError::Disk { path, source })?;
             opened.push((disk, index, state));
         }
@@ -111,8 +112,8 @@ impl DataFolder {
             let state = seed(sources, membership.start_of_feed(index))
                 .unwrap_or_else(|| State::empty(membership.count()));
             let path = self.region(index);
-            let disk =
-                Disk::create(&path, &state).map_err(|source| StartError::Disk { path, source })?;
+            let disk = Disk::create(&path, index, &state)
+                .map_err(|source| StartError::Disk { path, source })?;
             opened.push((disk, index, state));
         }
         // After the folders of new regions, which so are whole when they count.

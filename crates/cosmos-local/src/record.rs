@@ -97,15 +97,16 @@ pub(crate) fn context<R: AsRef<Record>>(seen: &[u64], siblings: &[R]) -> Vec<u64
     context
 }
 
-/// Adds a record to the siblings of its item.
-pub(crate) fn merge<R: AsRef<Record>>(siblings: &mut Vec<R>, record: R) {
-    siblings.retain(|sibling| !record.as_ref().covers(sibling.as_ref()));
-    if !siblings
-        .iter()
-        .any(|sibling| sibling.as_ref().covers(record.as_ref()))
-    {
-        siblings.push(record);
+/// Adds a record to the siblings of its item. Returns those that are none any more, or the record where it is none.
+pub(crate) fn merge<R: AsRef<Record>>(siblings: &mut Vec<R>, record: R) -> Vec<R> {
+    let is_replaced = |sibling: &mut R| record.as_ref().covers(sibling.as_ref());
+    let mut replaced: Vec<R> = siblings.extract_if(.., is_replaced).collect();
+    let replaces = |sibling: &R| sibling.as_ref().covers(record.as_ref());
+    match siblings.iter().any(replaces) {
+        true => replaced.push(record),
+        false => siblings.push(record),
     }
+    replaced
 }
 
 /// The record that everybody sees.

@@ -187,7 +187,7 @@ impl Topology {
             let Some(path) = folder else {
                 return Ok(Replica::in_memory(index, state));
             };
-            match Disk::create(&path, &state) {
+            match Disk::create(&path, index, &state) {
                 Ok(disk) => Ok(Replica::on_disk(index, state, disk)),
                 Err(source) => Err(ControlError::Disk { path, source }),
             }

@@ -20,9 +20,11 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// Documents that are read and replaced.
 const ITEMS: u64 = 10_000;
 
-/// Devices of "the newest 20 of a device", and the documents of each.
+/// Devices whose documents are read by their id.
 const DEVICES: u64 = 1_000;
-const OF_A_DEVICE: u64 = 40;
+
+/// All documents of devices whose newest are read, however many each of them has.
+const OF_ALL_DEVICES: u64 = 40_000;
 
 /// How long a change feed is read at the most.
 const FEED_TIME: Duration = Duration::from_secs(20);
@@ -32,7 +34,8 @@ pub(crate) enum Load {
     Create,
     Read,
     Upsert,
-    Newest,
+    /// The newest 20 of so many documents of a device.
+    NewestOf(u64),
 }
 
 pub(crate) struct Measured {
@@ -60,12 +63,12 @@ fn document(id: &str, device: &str, time: u64) -> String {
 }
 
 impl Load {
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
         match self {
-            Self::Create => "create",
-            Self::Read => "point read",
-            Self::Upsert => "upsert",
-            Self::Newest => "newest 20 of a device",
+            Self::Create => "create".to_owned(),
+            Self::Read => "point read".to_owned(),
+            Self::Upsert => "upsert".to_owned(),
+            Self::NewestOf(count) => format!("newest 20 of a device's {count}"),
         }
     }
 
@@ -85,10 +88,11 @@ impl Load {
                     )?;
                 }
             }
-            Self::Newest => {
-                for number in 0..DEVICES * OF_A_DEVICE {
-                    let id = format!("{}-{number}", device(number));
-                    put(&mut connection, "devices", &id, &device(number), number)?;
+            Self::NewestOf(count) => {
+                for number in 0..OF_ALL_DEVICES {
+                    let device = device_of(number, count);
+                    let id = format!("{device}-{number}");
+                    put(&mut connection, "devices", &id, &device, number)?;
                 }
             }
         }
@@ -128,8 +132,8 @@ impl Load {
                     .expect(&[200])?;
                 Ok(())
             }
-            Self::Newest => {
-                let device = device(scattered(number, DEVICES));
+            Self::NewestOf(count) => {
+                let device = device_of(scattered(number, OF_ALL_DEVICES), count);
                 let body = format!(
                     "{{\"query\":\"SELECT TOP 20 * FROM c WHERE c.deviceId = @d ORDER BY c.time DESC\",\"parameters\":[{{\"name\":\"@d\",\"value\":\"{device}\"}}]}}"
                 );
@@ -168,6 +172,11 @@ fn item(number: u64) -> String {
 
 fn device(number: u64) -> String {
     format!("device-{}", number % DEVICES)
+}
+
+/// One of the devices that have so many documents each.
+fn device_of(number: u64, count: u64) -> String {
+    format!("device-of-{count}-{}", number % (OF_ALL_DEVICES / count))
 }
 
 fn key(device: &str) -> String {

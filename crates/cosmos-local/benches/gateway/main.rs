@@ -5,9 +5,9 @@
 //! the end. Requests are raw signed HTTP/1.1 over connections that are kept open, so that what is measured is the server
 //! and not an SDK. Only `http://` endpoints can be measured.
 //!
-//! Measured, with documents of 300 bytes: create, point read, upsert and "the newest 20 of a device" at 1 and 16
-//! connections; a page of 100 while the change feed is drained, at growing sizes of the container; and of our own servers
-//! the start of three regions, and the memory at rest and per 100,000 documents (Linux).
+//! Measured, with documents of 300 bytes: create, point read, upsert and "the newest 20 of a device", which has 100 or 1,000
+//! documents among 40,000, at 1 and 16 connections; a page of 100 while the change feed is drained, at growing sizes of the
+//! container; and of our own servers the start of three regions, and the memory at rest and per 100,000 documents (Linux).
 //!
 //! Load and server share the machine: the numbers are no capacity. The processor time that a server takes for a request
 //! says more on a machine that others use too. For the same reason all endpoints take turns, round by round, at each
@@ -159,7 +159,14 @@ fn measure(mut targets: Vec<Target>, options: &Options, notes: &mut Vec<String>)
         "| endpoint | operation | connections | per second | p50 µs | p99 µs | processor µs |"
     );
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
-    for load in [Load::Create, Load::Read, Load::Upsert, Load::Newest] {
+    let loads = [
+        Load::Create,
+        Load::Read,
+        Load::Upsert,
+        Load::NewestOf(100),
+        Load::NewestOf(1_000),
+    ];
+    for load in loads {
         if load.name().contains(&options.only) {
             operation(load, &targets, options, notes);
         }
@@ -199,7 +206,7 @@ fn operation(load: Load, targets: &[Target], options: &Options, notes: &mut Vec<
         }
         for (target, result) in able.iter().zip(results) {
             match result {
-                Ok(turns) => turns.print(target, load.name(), connections),
+                Ok(turns) => turns.print(target, &load.name(), connections),
                 Err(error) => notes.push(format!("{}, {}: {error}", target.name, load.name())),
             }
         }

@@ -34,8 +34,9 @@ pub(crate) use state::{Item, State, Table, Tombstones, Version};
 use transaction::Rejected;
 pub(crate) use transaction::{Change, Outcome, Step, Transaction};
 
-/// Transactions that are made durable together at the most.
+/// Commands that are made durable together at the most; fewer when what they write has so many bytes, or a little more.
 const GROUP_COMMIT: usize = 512;
+const GROUP_COMMIT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Transactions that may wait for the disk; writers beyond wait themselves.
 const WRITE_QUEUE: usize = 4096;
@@ -123,13 +124,16 @@ impl Replica {
             let mut batch = Vec::new();
             let mut failed: Option<Arc<DiskError>> = None;
             while commands.blocking_recv_many(&mut batch, GROUP_COMMIT) > 0 {
-                let closed = commit(index, &shared, &mut disk, &mut failed, batch.drain(..));
-                published.send_replace(read(&shared).applied);
-                if let Some(closed) = closed {
-                    drop((disk, commands));
-                    // Nobody waits for the disk when the account was dropped meanwhile.
-                    let _ = closed.send(());
-                    return;
+                let mut group = batch.drain(..).peekable();
+                while group.peek().is_some() {
+                    let closed = commit(index, &shared, &mut disk, &mut failed, &mut group);
+                    published.send_replace(read(&shared).applied);
+                    if let Some(closed) = closed {
+                        drop((disk, group, commands));
+                        // Nobody waits for the disk when the account was dropped meanwhile.
+                        let _ = closed.send(());
+                        return;
+                    }
                 }
             }
         });
@@ -245,14 +249,14 @@ impl Replica {
     }
 }
 
-/// Works out a batch, puts it on disk and makes it visible, in this order; answers when all is done. Returns who asked to
-/// close the folder. Once the disk has failed, nothing changes any more.
+/// Works out the next commands of a batch, puts what they change on disk and makes it visible, in this order; answers when
+/// all is done. Returns who asked to close the folder. Once the disk has failed, nothing changes any more.
 fn commit(
     index: usize,
     state: &RwLock<State>,
     disk: &mut impl Storage,
     failed: &mut Option<Arc<DiskError>>,
-    batch: impl Iterator<Item = Command>,
+    batch: &mut impl Iterator<Item = Command>,
 ) -> Option<oneshot::Sender<()>> {
     let mut closed = None;
     let mut written = Vec::new();
@@ -262,7 +266,10 @@ fn commit(
     let delta = {
         let state = read(state);
         let mut staged = Staged::new(&state);
-        for command in batch {
+        while staged.delta.bytes < GROUP_COMMIT_BYTES
+            && closed.is_none()
+            && let Some(command) = batch.next()
+        {
             match command {
                 Command::Transact(_, reply) if failed.is_some() => {
                     written.push((reply, Ok(Vec::new())))
@@ -333,13 +340,15 @@ fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
     use crate::{
         container::{Container, sample},
-        disk::tests::Failing,
+        disk::{Disk, tests::Failing},
         document::Document,
+        record::tests::record,
         ttl::Lifetimes,
     };
 
@@ -355,6 +364,112 @@ mod tests {
                 .expect("valid"),
             steps: vec![Step::new(Change::Create(document))],
         }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Action {
+        Upsert(u8),
+        Delete(u8),
+        /// The other region's next mutation arrives; it knows this region's up to a part of them.
+        Arrive(u8, f64),
+        /// The other region has this part of all mutations.
+        Trim(f64),
+        Forget,
+    }
+
+    fn groups() -> impl Strategy<Value = Vec<Vec<Action>>> {
+        let id = || 0..3_u8;
+        let action = prop_oneof![
+            6 => id().prop_map(Action::Upsert),
+            3 => id().prop_map(Action::Delete),
+            3 => (id(), 0.0..1.0).prop_map(|(id, part)| Action::Arrive(id, part)),
+            2 => (0.0..1.0).prop_map(Action::Trim),
+            1 => Just(Action::Forget),
+        ];
+        prop::collection::vec(prop::collection::vec(action, 1..5), 1..12)
+    }
+
+    fn take(staged: &mut Staged<'_>, container: &Arc<Container>, action: Action) {
+        let own = staged.delta.seen[0];
+        let part = |part: f64, of: u64| (part * (of + 1) as f64) as u64;
+        let mut one = |id: u8, change: Option<Change>| {
+            let mut transaction = creation(container, &id.to_string());
+            if let Some(change) = change {
+                transaction.steps = vec![Step::new(change)];
+            } else if let Change::Create(document) = transaction.steps[0].change.clone() {
+                transaction.steps = vec![Step::new(Change::Upsert(document))];
+            }
+            // That there is nothing to delete is no matter here.
+            let _ = staged.transact(0, transaction);
+        };
+        match action {
+            Action::Upsert(id) => one(id, None),
+            Action::Delete(id) => one(id, Some(Change::Delete { id: id.to_string() })),
+            Action::Arrive(id, known) => {
+                let number = staged.delta.seen[1] + 1;
+                let context = [part(known, own), number - 1, 0];
+                let mut arrived = record(1, number, context, 0.0, true);
+                let changed = Arc::make_mut(&mut arrived);
+                changed.container = container.number;
+                changed.key.partition = creation(container, "0").partition;
+                changed.key.id = id.to_string().into();
+                staged.apply(arrived);
+            }
+            Action::Trim(known) => staged.trim(part(known, staged.base.seen[0])),
+            Action::Forget => staged.forget(container.number),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// The log has no rows of its own for what is in its item's; whatever happens to items, all of it is found again.
+        #[test]
+        fn what_others_need_is_found_again_on_disk(groups in groups()) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("region");
+            let container = sample();
+            let mut state = State::empty(2);
+            let mut disk = Disk::create(&path, 0, &state).expect("a new folder");
+            for group in groups {
+                let mut staged = Staged::new(&state);
+                group.into_iter().for_each(|action| take(&mut staged, &container, action));
+                let delta = staged.delta;
+                disk.store(&delta).expect("room");
+                state.publish(delta);
+                drop(disk);
+                let (again, found) = Disk::open(&path, 0, 2).expect("what was written");
+                disk = again;
+                prop_assert_eq!(&found.log, &state.log);
+                prop_assert_eq!((&found.seen, found.applied), (&state.seen, state.applied));
+                let items = |state: &State| {
+                    let items = state.tables.values().flat_map(|table| table.items.clone());
+                    items.map(|(key, item)| (key, item.siblings().to_vec())).collect::<Vec<_>>()
+                };
+                prop_assert_eq!(items(&found), items(&state));
+            }
+        }
+    }
+
+    #[test]
+    fn groups_are_bounded_in_bytes() {
+        let container = sample();
+        let state = RwLock::new(State::empty(2));
+        let mut disk = Failing(Arc::default());
+        let large = |id: u64| {
+            let mut transaction = creation(&container, &id.to_string());
+            let members = json!({"id": id.to_string(), "k": "t", "text": "x".repeat(GROUP_COMMIT_BYTES / 10)});
+            let members = members.as_object().expect("an object").clone();
+            let document = Document::new(members).expect("valid");
+            transaction.steps = vec![Step::new(Change::Create(document))];
+            Command::Transact(Box::new(transaction), oneshot::channel().0)
+        };
+        let mut batch = (0..12).map(large);
+        let mut commit = || {
+            commit(0, &state, &mut disk, &mut None, &mut batch);
+            read(&state).applied
+        };
+        assert_eq!([commit(), commit()], [10, 12]);
     }
 
     fn ids(replica: &Replica, container: &Container) -> Vec<String> {

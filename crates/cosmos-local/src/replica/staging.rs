@@ -23,8 +23,12 @@ pub(crate) struct Delta {
     pub(crate) history: Vec<(u32, u64, Version)>,
     /// Own mutations, in order.
     pub(crate) logged: Vec<Arc<Record>>,
-    /// Numbers of own mutations that nobody needs any more.
-    pub(crate) trimmed: Vec<u64>,
+    /// Records that are none of their items' any more, and may be in the log.
+    pub(crate) displaced: Vec<Arc<Record>>,
+    /// Of the documents that were written, at the least.
+    pub(crate) bytes: usize,
+    /// Own mutations up to this number are needed by nobody any more.
+    pub(crate) trimmed: u64,
     /// Containers that were deleted.
     pub(crate) dropped: Vec<u32>,
 }
@@ -48,7 +52,9 @@ impl<'a> Staged<'a> {
                 forgotten: Vec::new(),
                 history: Vec::new(),
                 logged: Vec::new(),
-                trimmed: Vec::new(),
+                displaced: Vec::new(),
+                bytes: 0,
+                trimmed: 0,
                 dropped: Vec::new(),
             },
         }
@@ -105,15 +111,18 @@ impl<'a> Staged<'a> {
         self.delta.applied += 1;
         self.delta.stamp = self.delta.stamp.max(record.stamp);
         if self.base.is_dropped(container) || self.delta.dropped.contains(&container) {
+            self.delta.displaced.push(record);
             return;
         }
+        self.delta.bytes += record.body.as_ref().map_or(0, String::len);
         let key = record.key.clone();
         let mut item = self
             .item(container, &key)
             .cloned()
             .unwrap_or_else(|| Item::new(self.delta.applied));
         let before = (item.position, item.current().map(|_| item.position));
-        item.add(record, self.delta.applied, &self.delta.seen);
+        let displaced = item.add(record, self.delta.applied, &self.delta.seen);
+        self.delta.displaced.extend(displaced);
         if item.position != before.0
             && let Some(version) = item.version(before.1)
         {
@@ -133,8 +142,9 @@ impl<'a> Staged<'a> {
             let item = self.item(container, &key);
             let is_forgettable =
                 |item: &&Item| item.is_forgettable(&tombstones.known, keeps_conflicts);
-            if let Some(row) = item.filter(is_forgettable).map(|item| item.row) {
-                self.delta.forgotten.push((container, row));
+            if let Some(item) = item.filter(is_forgettable).cloned() {
+                self.delta.forgotten.push((container, item.row));
+                self.delta.displaced.extend_from_slice(item.siblings());
                 let items = self.delta.items.entry(container).or_default();
                 items.insert(key, None);
             }
@@ -142,13 +152,15 @@ impl<'a> Staged<'a> {
     }
 
     pub(super) fn trim(&mut self, up_to: u64) {
-        let old = self.base.log.range(..=up_to);
-        self.delta.trimmed.extend(old.map(|(number, _)| *number));
+        self.delta.trimmed = self.delta.trimmed.max(up_to);
     }
 
     pub(super) fn forget(&mut self, container: u32) {
         self.delta.items.remove(&container);
         self.delta.history.retain(|(of, _, _)| *of != container);
+        let logged = self.base.log.values().chain(&self.delta.logged);
+        let displaced = logged.filter(|record| record.container == container);
+        self.delta.displaced.extend(displaced.cloned());
         self.delta.dropped.push(container);
     }
 }

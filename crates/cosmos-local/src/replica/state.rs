@@ -48,16 +48,23 @@ impl Item {
         item
     }
 
-    /// Adds a record; when that changes what everybody sees, the item moves to a position in the feed.
-    pub(super) fn add(&mut self, record: Arc<Record>, position: u64, seen: &[u64]) {
+    /// Adds a record; when that changes what everybody sees, the item moves to a position in the feed. Returns the records
+    /// that are none of the item's any more.
+    pub(super) fn add(
+        &mut self,
+        record: Arc<Record>,
+        position: u64,
+        seen: &[u64],
+    ) -> Vec<Arc<Record>> {
         vector::set(&mut self.heard, record.origin, record.number);
         let before = self.winner().map(|record| record.etag.clone());
-        merge(&mut self.siblings, record);
+        let replaced = merge(&mut self.siblings, record);
         if self.winner().map(|record| &record.etag) != before.as_ref() {
             self.position = position;
             self.seen = Arc::from(seen);
             self.applied_at = now_s();
         }
+        replaced
     }
 
     pub(crate) fn from_disk(
@@ -418,9 +425,7 @@ impl State {
             let table = self.tables.entry(container).or_default();
             table.remember(position, version);
         }
-        for number in delta.trimmed {
-            self.log.remove(&number);
-        }
+        self.log = self.log.split_off(&(delta.trimmed + 1));
         for record in delta.logged {
             self.log.insert(record.number, record);
         }
