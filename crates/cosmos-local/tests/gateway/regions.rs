@@ -173,19 +173,36 @@ async fn a_failover_that_is_given_up_changes_nothing() {
     let (account, _, items) = single_write().await;
     set_links(&account, LinkState::Cut);
     put(&items[0], "a", json!({})).await;
-    let waiting = account.fail_over(REGIONS[1], Failover::Graceful);
-    let given_up = tokio::time::timeout(Duration::from_millis(20), waiting).await;
-    assert!(given_up.is_err(), "it waits for the link");
+    let takes_writes = async |region: usize| put(&items[region], "b", json!({})).await.status < 300;
+    {
+        let waiting = account.fail_over(REGIONS[1], Failover::Graceful);
+        let refusing = async {
+            eventually("nobody takes writes meanwhile", async || {
+                !takes_writes(0).await && !takes_writes(1).await
+            })
+            .await;
+        };
+        tokio::select! {
+            biased;
+            moved = waiting => panic!("it does not wait for the link: {moved:?}"),
+            () = refusing => {}
+        }
+    }
     eventually("the old region takes writes", async || {
-        put(&items[0], "b", json!({})).await.status < 300
+        takes_writes(0).await
     })
     .await;
+    assert!(!takes_writes(1).await);
+    put(&items[0], "c", json!({})).await;
     set_links(&account, LinkState::Open);
     account
         .fail_over(REGIONS[1], Failover::Graceful)
         .await
         .unwrap();
-    assert_eq!(items[1].read(&key("t"), "b").await.status, 200);
+    assert!(takes_writes(1).await && !takes_writes(0).await);
+    for id in ["a", "b", "c"] {
+        assert_eq!(items[1].read(&key("t"), id).await.status, 200, "{id}");
+    }
     account.shutdown().await;
 }
 
