@@ -57,6 +57,12 @@ pub enum DiskError {
     /// Another process has it open.
     #[error("another process uses it")]
     InUse,
+    /// Its journal has a batch that is not as it was written. One that only does not come to its end, as after a crash, is
+    /// none of these: nobody was told of it.
+    #[error(
+        "its journal is damaged ({0:?}), which a power failure can do; bring back a copy, or begin with an empty folder"
+    )]
+    Damaged(fjall::JournalRecoveryError),
     /// It is no good database, or the disk has failed.
     #[error("{0}")]
     Database(fjall::Error),
@@ -88,6 +94,7 @@ impl From<fjall::Error> for DiskError {
         match error {
             fjall::Error::Locked => Self::InUse,
             fjall::Error::Poisoned => Self::Failed,
+            fjall::Error::JournalRecovery(cause) => Self::Damaged(cause),
             other => Self::Database(other),
         }
     }
@@ -501,6 +508,43 @@ pub(crate) mod tests {
         drop(disk);
         let (disk, _) = Disk::open(&path, 0, 1).expect("what was written");
         assert!(disk.unsorted >= unsorted, "{} of {unsorted}", disk.unsorted);
+    }
+
+    #[test]
+    fn of_a_journal_that_is_cut_off_what_is_whole_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("region");
+        let mut disk = Disk::create(&path, 0, &State::empty(1)).expect("a new folder");
+        for number in 1..=4 {
+            disk.store(&delta(number, 100)).expect("room");
+        }
+        drop(disk);
+        let is_journal = |file: &std::path::PathBuf| file.extension() == Some("jnl".as_ref());
+        let files = std::fs::read_dir(&path).expect("there");
+        let mut files = files.map(|file| file.expect("readable").path());
+        let journal = files.find(is_journal).expect("a journal");
+        let whole = std::fs::read(&journal).expect("readable");
+        let written = whole.iter().rposition(|byte| *byte != 0).expect("batches") + 1;
+        let mut found = BTreeSet::new();
+        for length in (0..=written).rev().step_by(13) {
+            std::fs::write(&journal, &whole[..length]).expect("room");
+            match Disk::open(&path, 0, 1) {
+                Ok((_, state)) => {
+                    let items = state.tables.get(&1).map_or(0, |table| table.items.len());
+                    assert_eq!(items as u64, state.applied, "at {length}");
+                    found.insert(state.applied);
+                }
+                // What is written first is part of making the folder.
+                Err(DiskError::Missing) => assert!(found.contains(&0), "at {length}"),
+                Err(error) => panic!("at {length}: {error}"),
+            }
+        }
+        assert!(found.into_iter().eq(0..=4));
+        let mut damaged = whole;
+        damaged[written - 50] ^= 1;
+        std::fs::write(&journal, damaged).expect("room");
+        let opened = Disk::open(&path, 0, 1).map(drop);
+        assert!(matches!(opened, Err(DiskError::Damaged(_))), "{opened:?}");
     }
 
     #[test]
