@@ -10,15 +10,16 @@ use serde_json::{Value, json};
 
 use super::{
     Gateway, Region,
-    documents::{partition, scope},
+    documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, decode_key, encode_key, partition, scope},
     reply::{ApiError, Reply},
     request::Request,
 };
 use crate::{
     container::Container,
     partition_key::PartitionKey,
-    record::Record,
+    record::{ItemKey, Record},
     replica::{Change, MAX_REGIONS, Step, Transaction},
+    scope::Scope,
 };
 
 /// Name of the conflict about a version that has lost.
@@ -62,11 +63,27 @@ impl Gateway {
         request: &Request,
         container: &Container,
     ) -> Result<Reply, ApiError> {
-        let all = self.losers(region, request, container)?;
-        let all = all.iter().map(|loser| view(container, loser));
-        let conflicts: Vec<Value> = match request.method {
-            Method::GET | Method::HEAD => all.collect(),
-            Method::POST => self.parse(request)?.execute(all)?,
+        let view = |loser: Arc<Record>| view(container, &loser);
+        let (conflicts, next): (Vec<Value>, _) = match request.method {
+            Method::GET | Method::HEAD => {
+                let scope = scope(request, container)?;
+                let after = request.header("x-ms-continuation").map(decode_key);
+                let after = after.transpose()?;
+                let most = request.page_size(USUAL_PAGE, MAX_PAGE);
+                let (losers, next) = read_losers(
+                    region,
+                    container,
+                    &scope,
+                    after.as_ref(),
+                    most,
+                    MAX_PAGE_BYTES,
+                );
+                (losers.into_iter().map(view).collect(), next)
+            }
+            Method::POST => {
+                let all = losers(region, request, container)?.into_iter().map(view);
+                (self.parse(request)?.execute(all)?, None)
+            }
             _ => {
                 return Err(ApiError::new(
                     StatusCode::METHOD_NOT_ALLOWED,
@@ -76,7 +93,11 @@ impl Gateway {
         };
         let count = conflicts.len();
         let body = json!({"_rid": container.rid(), "Conflicts": conflicts, "_count": count});
-        Ok(Reply::json(StatusCode::OK, &body).header("x-ms-item-count", count.to_string()))
+        let reply = Reply::json(StatusCode::OK, &body).header("x-ms-item-count", count.to_string());
+        Ok(match next {
+            Some(last) => reply.header("x-ms-continuation", encode_key(&last)),
+            None => reply,
+        })
     }
 
     /// `…/conflicts/{id}`
@@ -90,7 +111,7 @@ impl Gateway {
         let partition = partition(request, container)?;
         match request.method {
             Method::GET | Method::HEAD => {
-                let losers = self.losers(region, request, container)?;
+                let losers = losers(region, request, container)?;
                 let loser = losers
                     .iter()
                     .find(|loser| conflict_id(loser) == id)
@@ -131,27 +152,50 @@ impl Gateway {
         made.map_err(|rejected| region.refusal(rejected.error))?;
         Ok(Reply::empty(StatusCode::NO_CONTENT))
     }
+}
 
-    fn losers(
-        &self,
-        region: &Region,
-        request: &Request,
-        container: &Container,
-    ) -> Result<Vec<Arc<Record>>, ApiError> {
-        let scope = scope(request, container)?;
-        if !container.keeps_conflicts {
-            return Ok(Vec::new());
-        }
-        let state = region.replica.read();
-        let items = state
-            .tables
-            .get(&container.number)
-            .into_iter()
-            .flat_map(|table| scope.items(table, Bound::Unbounded));
-        Ok(items
-            .flat_map(|(_, item)| item.losers().into_iter().cloned())
-            .collect())
+/// All versions in the scope of a request that have lost.
+fn losers(
+    region: &Region,
+    request: &Request,
+    container: &Container,
+) -> Result<Vec<Arc<Record>>, ApiError> {
+    let scope = scope(request, container)?;
+    Ok(read_losers(region, container, &scope, None, usize::MAX, usize::MAX).0)
+}
+
+/// Versions that have lost, behind an item, and the item to go on behind where there are more. Those of an item come
+/// together, so there can be more than are asked for: one for each other region.
+fn read_losers(
+    region: &Region,
+    container: &Container,
+    scope: &Scope,
+    after: Option<&ItemKey>,
+    most: usize,
+    most_bytes: usize,
+) -> (Vec<Arc<Record>>, Option<ItemKey>) {
+    let mut losers: Vec<Arc<Record>> = Vec::new();
+    if !container.keeps_conflicts {
+        return (losers, None);
     }
+    let state = region.replica.read();
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let table = state.tables.get(&container.number).into_iter();
+    let mut bytes = 0;
+    for (_, item) in table.flat_map(|table| scope.items(table, from)) {
+        let more = item.losers();
+        let texts = more.iter().filter_map(|loser| loser.body.as_ref());
+        bytes += texts.map(String::len).sum::<usize>();
+        if !more.is_empty()
+            && let Some(last) = losers.last()
+            && (losers.len() >= most || bytes > most_bytes)
+        {
+            let last = last.key.clone();
+            return (losers, Some(last));
+        }
+        losers.extend(more.into_iter().cloned());
+    }
+    (losers, None)
 }
 
 #[cfg(test)]

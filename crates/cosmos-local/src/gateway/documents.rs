@@ -453,12 +453,12 @@ fn effective_key(text: &str) -> Result<String, ApiError> {
 }
 
 /// A key as a continuation.
-fn encode_key(key: &ItemKey) -> String {
+pub(super) fn encode_key(key: &ItemKey) -> String {
     let parts = [&key.partition.epk, &key.partition.value, &key.id];
     URL_SAFE_NO_PAD.encode(json!(parts).to_string())
 }
 
-fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
+pub(super) fn decode_key(text: &str) -> Result<ItemKey, ApiError> {
     let parts = URL_SAFE_NO_PAD
         .decode(text)
         .ok()

@@ -1,6 +1,8 @@
 //! What holds for every request, however it is made up: it is answered, and never by a bug.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod continuations;
+
 use base64::{
     Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD,
 };
@@ -328,8 +330,14 @@ fn path() -> impl Strategy<Value = String> {
         "addresses",
         "users",
         "operations",
+        "",
+        "docs?a=%zz&b",
+        "?",
     ]);
+    let long = prop::sample::select(vec!["a", "%41", "/"]);
+    let long = (long, 1..3_000_usize).prop_map(|(part, times)| part.repeat(times));
     prop_oneof![
+        1 => long.prop_map(|name| format!("/dbs/shop/colls/orders/docs/{name}")),
         3 => Just("/dbs/shop/colls/orders/docs".to_owned()),
         1 => Just("/dbs/shop/colls/orders/docs/o-1".to_owned()),
         1 => Just("/dbs/shop/colls/orders/pkranges/".to_owned()),

@@ -772,3 +772,42 @@ async fn a_reader_that_moves_is_not_left_with_a_version_that_was_replaced() {
         account.shutdown().await;
     }
 }
+
+#[tokio::test]
+async fn conflicts_come_in_pages() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut custom = definition();
+    custom["conflictResolutionPolicy"] = json!({"mode": "Custom"});
+    assert_eq!(raw[0].create(custom).await.status, 201);
+    let items = containers(&raw);
+    settled(&account).await;
+    set_links(&account, LinkState::Cut);
+    for items in &items {
+        for id in ["a", "b", "c", "d", "e"] {
+            put(items, id, json!({})).await;
+        }
+    }
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    let (mut pages, mut found) = (Vec::new(), Vec::new());
+    let mut next: Option<String> = None;
+    loop {
+        let mut headers = vec![("x-ms-max-item-count", "2")];
+        headers.extend(next.as_deref().map(|next| ("x-ms-continuation", next)));
+        let page = items[0].send("GET", "conflicts", "", &headers, None).await;
+        pages.push(page.body["_count"].as_u64().unwrap());
+        found.extend(page.body["Conflicts"].as_array().unwrap().clone());
+        next = page
+            .headers
+            .get("x-ms-continuation")
+            .map(|next| next.to_str().unwrap().to_owned());
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [2, 2, 1]);
+    let all = items[1].send("GET", "conflicts", "", &[], None).await;
+    assert_eq!(all.body["Conflicts"], Value::from(found));
+    account.shutdown().await;
+}
