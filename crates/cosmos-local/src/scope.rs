@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A range of effective partition keys, or one partition key value in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Scope {
     /// The first effective partition key that is in.
     start: String,

@@ -10,12 +10,13 @@
 //! - [`conflicts`]: the conflict feed,
 //! - [`feed`]: the change feed, [`versions`]: its mode of all versions and deletes,
 //! - [`query`]: queries and query plans,
-//! - [`scan`]: the items that a query looks at.
+//! - [`scan`]: the items that a query looks at, [`conditions`]: which of them cannot matter to it.
 
 mod account;
 mod batch;
 #[cfg(test)]
 mod compatibility;
+mod conditions;
 mod conflicts;
 mod documents;
 mod feed;

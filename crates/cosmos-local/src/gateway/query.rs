@@ -15,10 +15,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Gateway, Region,
+    conditions::Conditions,
     documents::{MAX_PAGE, MAX_PAGE_BYTES, USUAL_PAGE, page, scope},
     reply::{ApiError, Reply},
     request::Request,
-    scan::{Conditions, Scan, SortedScan, Source, Stored},
+    scan::{Scan, SortedScan, Source, Stored},
 };
 use crate::{
     charge,
@@ -265,15 +266,14 @@ impl Execution {
         self.query.is_light() && state.tables.get(&self.container.number).is_none_or(few)
     }
 
-    /// The partition to read in an order, if that is what the query wants.
-    fn order(&self, after: Option<&Position>) -> Option<(PartitionKey, SortOrder)> {
+    /// What to read in an order, if that is what the query wants.
+    fn order(&self, after: Option<&Position>) -> Option<(Scope, SortOrder)> {
         let [only] = self.scopes.as_slice() else {
             return None;
         };
-        let partition = only.partition().filter(|it| only.contains(it))?;
         let order = self.query.sort_order(after);
         let order = order.filter(|_| !self.conditions.name_an_item())?;
-        Some((partition.clone(), order))
+        Some((only.clone(), order))
     }
 
     fn page(mut self) -> Result<Reply, ApiError> {
@@ -287,16 +287,25 @@ impl Execution {
         let order = self.order(after.as_ref());
         let source = Source::new(self.replica, &self.container, self.conditions);
         let (query, limits, after) = (&self.query, self.limits, after.as_ref());
-        let Page { rows, next, last } = match order {
-            Some((partition, order)) => {
+        let from = key.map_or(Bound::Unbounded, Bound::Included);
+        let mut scan = Scan::new(&source, self.scopes, from);
+        let sorted = match order {
+            Some((_, order)) if source.is_scattered(&order) && scan.is_narrow() => None,
+            Some((scope, order)) => {
                 let most = query.most_rows(limits);
-                let items = SortedScan::new(source, partition, order, most).inspect(count);
-                query.execute_page(items, Supply::Sorted, limits, after)?
+                let mut items = SortedScan::new(&source, scope, order, most);
+                let counted = items.by_ref().inspect(count);
+                let page = query.execute_page(counted, Supply::Sorted, limits, after)?;
+                // There may be no such order; then the page is made again, of items in any order.
+                (!items.has_failed()).then_some(page)
             }
+            None => None,
+        };
+        let Page { rows, next, last } = match sorted {
+            Some(page) => page,
             None => {
-                let from = key.map_or(Bound::Unbounded, Bound::Included);
-                let items = Scan::new(source, self.scopes, from).inspect(count);
-                query.execute_page(items, Supply::AnyOrder, limits, after)?
+                looked_at.set(0);
+                query.execute_page(scan.inspect(count), Supply::AnyOrder, limits, after)?
             }
         };
         let texts: Vec<Cow<'_, str>> = rows

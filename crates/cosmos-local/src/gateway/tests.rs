@@ -25,8 +25,8 @@ const DATE: &str = "thu, 06 aug 2026 10:00:00 gmt";
 
 /// A gateway of two regions, with the container `shop/orders` and three documents.
 pub(super) struct Setup {
-    gateway: Gateway,
-    runtime: tokio::runtime::Runtime,
+    pub(super) gateway: Gateway,
+    pub(super) runtime: tokio::runtime::Runtime,
 }
 
 pub(super) struct Answer {
@@ -39,11 +39,28 @@ impl Answer {
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// How many documents a query looked at, as its metrics say.
+    pub(super) fn looked_at(&self) -> &str {
+        let metrics = self.header("x-ms-documentdb-query-metrics").unwrap();
+        let mut parts = metrics.split(';');
+        let count = parts.find_map(|part| part.strip_prefix("retrievedDocumentCount="));
+        count.unwrap()
+    }
 }
 
 impl Setup {
     /// Without documents.
     pub(super) fn empty() -> Self {
+        Self::divided(1)
+    }
+
+    /// Without documents, in so many physical partitions.
+    pub(super) fn divided(partitions: u32) -> Self {
         let Opened {
             metadata,
             membership,
@@ -54,7 +71,7 @@ impl Setup {
             entra_tokens: false,
             checks_dates: false,
         };
-        let gateway = Gateway::new(sign_in, metadata, WriteMode::Multi, 1);
+        let gateway = Gateway::new(sign_in, metadata, WriteMode::Multi, partitions);
         let regions = membership.members().zip(replicas);
         let regions = regions.map(|((_, name), replica)| Region::new(name, 0, replica.into()));
         let regions = regions.map(Into::into).collect();
@@ -768,13 +785,7 @@ fn a_query_looks_at_no_more_than_it_needs() {
         all.extend(headers);
         let answer = setup.query(text, &all);
         assert_eq!(answer.status, StatusCode::OK, "{text}: {:?}", answer.body);
-        let metrics = answer.headers["x-ms-documentdb-query-metrics"]
-            .to_str()
-            .unwrap();
-        let count = metrics
-            .split(';')
-            .find_map(|part| part.strip_prefix("retrievedDocumentCount="));
-        count.unwrap().to_owned()
+        answer.looked_at().to_owned()
     };
     for (text, expected) in [
         ("SELECT * FROM c", "101"),

@@ -261,7 +261,16 @@ pub(super) fn sort_order(program: &Program) -> Option<SortOrder> {
         places.push(place);
     }
     let first = path(&places[0]);
-    let mut between = (None, None);
+    let equal = equalities(program)
+        .into_iter()
+        .find(|(path, _)| *path == first);
+    let mut between = match equal {
+        Some((_, value)) => (
+            Some(Place::before(value.clone())),
+            Some(Place::behind(value)),
+        ),
+        None => (None, None),
+    };
     for range in ranges(program) {
         if range.path == first {
             between.0 = between

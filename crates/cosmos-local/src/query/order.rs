@@ -18,6 +18,15 @@ pub(crate) struct SortOrder {
 }
 
 impl SortOrder {
+    /// The documents whose member of this name lies between these values, both included, in its order.
+    pub(crate) fn of_member(name: &str, low: Option<Value>, high: Option<Value>) -> Self {
+        Self {
+            paths: SortPaths(vec![vec![name.to_owned()]]),
+            is_descending: false,
+            between: (low.map(Place::before), high.map(Place::behind)),
+        }
+    }
+
     /// Leaves out what comes before a place, in the direction of the order.
     pub(crate) fn start_with(&mut self, place: Place) {
         match self.is_descending {
@@ -34,6 +43,22 @@ pub(crate) struct SortPaths(Vec<Vec<String>>);
 impl SortPaths {
     pub(super) fn new(paths: Vec<Vec<String>>) -> Self {
         Self(paths)
+    }
+
+    /// The member by which alone documents are sorted, if that is so.
+    pub(crate) fn only_member(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [path] => match path.as_slice() {
+                [name] => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether a document's place by these is, first of all, its place by the others.
+    pub(crate) fn begin_with(&self, others: &Self) -> bool {
+        self.0.starts_with(&others.0)
     }
 
     /// Where a document is in the ascending order; its ordinal is that of its `_rid`.
@@ -67,20 +92,22 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Before all documents with this value at the first path.
-    pub(super) fn before(value: Value) -> Self {
+    /// Of a document with this value at the only path.
+    pub(crate) fn of(value: Value, ordinal: u64) -> Self {
         Self {
             values: vec![Some(value)],
-            ordinal: 0,
+            ordinal,
         }
+    }
+
+    /// Before all documents with this value at the first path.
+    pub(super) fn before(value: Value) -> Self {
+        Self::of(value, 0)
     }
 
     /// Behind all documents with this value at the first path.
     pub(super) fn behind(value: Value) -> Self {
-        Self {
-            values: vec![Some(value)],
-            ordinal: u64::MAX,
-        }
+        Self::of(value, u64::MAX)
     }
 
     /// Roughly its bytes in memory.

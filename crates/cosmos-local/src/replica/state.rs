@@ -11,9 +11,9 @@ use super::{
     staging::Delta,
 };
 use crate::{
-    partition_key::PartitionKey,
     query::{Place, SortOrder},
     record::{ItemKey, Record, is_forgettable, merge, winner},
+    scope::Scope,
     ttl::Lifetimes,
     vector,
 };
@@ -228,17 +228,17 @@ impl Table {
         orders.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many items of a partition at the most, in an order, behind a place; they may have expired.
+    /// So many items of a scope at the most, in an order, behind a place; they may have expired.
     pub(crate) fn ordered(
         &self,
-        partition: &PartitionKey,
+        scope: &Scope,
         order: &SortOrder,
         behind: Option<&Place>,
         most: usize,
     ) -> Ordered {
         let orders = self.orders.lock();
         let mut orders = orders.unwrap_or_else(PoisonError::into_inner);
-        orders.read(&self.items, partition, order, behind, most)
+        orders.read(self, scope, order, behind, most)
     }
 
     /// Takes what is not there any more out of the indexes.

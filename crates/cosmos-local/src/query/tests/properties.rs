@@ -248,7 +248,7 @@ proptest! {
     fn pages_add_up_to_the_whole(
         documents in documents(),
         rows_of in prop::sample::select(vec!["SELECT c.id, x FROM c JOIN x IN c.list", "SELECT * FROM c", "SELECT VALUE c FROM c", "SELECT c.id, c.a FROM c"]),
-        filter in prop::sample::select(vec!["", "WHERE c.a > 1", "WHERE c.b <= 2", "WHERE c.a BETWEEN 'a' AND 'b'", "WHERE c.a < 0 AND c.a > 1"]),
+        filter in prop::sample::select(vec!["", "WHERE c.a > 1", "WHERE c.b <= 2", "WHERE c.a BETWEEN 'a' AND 'b'", "WHERE c.a < 0 AND c.a > 1", "WHERE c.a = 1", "WHERE 'a' = c.b AND c.a < 2"]),
         order in prop::sample::select(vec!["", "ORDER BY c.a", "ORDER BY c.a DESC, c.b", "ORDER BY c.b DESC, c.a DESC", "ORDER BY x"]),
         window in prop::sample::select(vec!["", "OFFSET 0 LIMIT 3", "OFFSET 2 LIMIT 4", "OFFSET 1 LIMIT 100"]),
         rows in 1usize..5,
