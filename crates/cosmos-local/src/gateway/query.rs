@@ -28,7 +28,7 @@ use crate::{
     partition_key::{Named, PartitionKey},
     query::{KeySet, Page, PageLimits, Position, Query, QueryError, Row, SortOrder, Supply},
     record::ItemKey,
-    replica::Replica,
+    replica::{Replica, Table},
     scope::Scope,
 };
 
@@ -202,11 +202,12 @@ impl Gateway {
                 .additional(plan.to_string()));
             }
         }
+        let after = request.header("x-ms-continuation");
+        let after = after.map(|text| Continuation::decode(&query, container, text));
+        let after = after.transpose()?;
         let execution = Execution {
-            after: request
-                .header("x-ms-continuation")
-                .map(|text| Continuation::decode(&query, container, text))
-                .transpose()?,
+            order: query.sort_order(after.as_ref().map(|after| &after.position)),
+            after,
             limits: PageLimits {
                 rows: match query.starts_over() {
                     // Each page costs as much as all of them, so there are no more than are asked for.
@@ -246,6 +247,8 @@ struct Execution {
     query: Query,
     conditions: Conditions,
     scopes: Vec<Scope>,
+    /// The order in which rows come, where items can come in one.
+    order: Option<SortOrder>,
     after: Option<Continuation>,
     limits: PageLimits,
     has_metrics: bool,
@@ -255,23 +258,33 @@ struct Execution {
 const FEW: usize = 256;
 
 impl Execution {
-    /// Whether it takes no longer than other requests: little is done for an item, and there are few.
+    /// Whether it takes no longer than other requests: little is done for an item, and few are looked at.
     fn is_short(&self) -> bool {
         let [scope] = self.scopes.as_slice() else {
             return false;
         };
         let state = self.replica.read();
-        let count = |table| scope.items(table, Bound::Unbounded).take(FEW + 1).count();
-        let few = |table| count(table) <= FEW;
+        let few = |table: &Table| {
+            self.reads_few_in_order(scope, table)
+                || scope.items(table, Bound::Unbounded).nth(FEW).is_none()
+        };
         self.query.is_light() && state.tables.get(&self.container.number).is_none_or(few)
     }
 
+    /// Whether the items are in order already, and the first few make a page.
+    fn reads_few_in_order(&self, scope: &Scope, table: &Table) -> bool {
+        let order = self.order.as_ref();
+        self.query.takes_all()
+            && self.query.most_rows(self.limits) <= FEW
+            && order.is_some_and(|order| table.has_order(scope, &order.paths))
+    }
+
     /// What to read in an order, if that is what the query wants.
-    fn order(&self, after: Option<&Position>) -> Option<(Scope, SortOrder)> {
+    fn order(&mut self) -> Option<(Scope, SortOrder)> {
         let [only] = self.scopes.as_slice() else {
             return None;
         };
-        let order = self.query.sort_order(after);
+        let order = self.order.take();
         let order = order.filter(|_| !self.conditions.name_an_item())?;
         Some((only.clone(), order))
     }
@@ -284,7 +297,7 @@ impl Execution {
         };
         let looked_at = Cell::new(0);
         let count = |_: &Stored| looked_at.set(looked_at.get() + 1);
-        let order = self.order(after.as_ref());
+        let order = self.order();
         let source = Source::new(self.replica, &self.container, self.conditions);
         let (query, limits, after) = (&self.query, self.limits, after.as_ref());
         let from = key.map_or(Bound::Unbounded, Bound::Included);

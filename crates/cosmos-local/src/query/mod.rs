@@ -252,6 +252,11 @@ impl Query {
         reads::is_light(&self.program)
     }
 
+    /// Whether each document gives a row, but for those that TOP, OFFSET or LIMIT leave out.
+    pub(crate) fn takes_all(&self) -> bool {
+        reads::takes_all(&self.program)
+    }
+
     /// Whether a client must plan and merge when rows come from more than one partition.
     pub(crate) fn needs_plan(&self) -> bool {
         plan::is_needed(&self.select) || self.program.feed.is_some()

@@ -122,6 +122,19 @@ fn member_of(expr: &Expr) -> Option<&str> {
     }
 }
 
+/// See [`super::Query::takes_all`].
+pub(super) fn takes_all(program: &Program) -> bool {
+    let gives_a_row = match &program.projection {
+        Projection::Value(expr) => matches!(expr, Expr::Slot { .. }),
+        Projection::Object(_) => true,
+    };
+    let [source] = program.sources.as_slice() else {
+        return false;
+    };
+    let is_kept = program.filter.is_none() && !program.is_blocking() && program.feed.is_none();
+    is_kept && gives_a_row && is_document(source, &[true])
+}
+
 /// See [`super::Query::is_light`].
 pub(super) fn is_light(program: &Program) -> bool {
     let is_path = |source: &Source| matches!(source.values, Values::Path(_)) && !source.each;

@@ -269,6 +269,15 @@ impl Orders {
         }
     }
 
+    pub(super) fn is_made(&self, scope: &Scope, paths: &SortPaths) -> bool {
+        let orders = match scope.partition() {
+            Some(partition) => self.partitions.get(&partition.value),
+            None => self.ranges.get(scope),
+        };
+        let mut orders = orders.into_iter().flatten();
+        orders.any(|order| order.paths == *paths && order.is_made())
+    }
+
     /// So many items of a scope at the most, in an order, behind a place.
     pub(super) fn read(
         &mut self,

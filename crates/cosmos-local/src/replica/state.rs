@@ -11,7 +11,7 @@ use super::{
     staging::Delta,
 };
 use crate::{
-    query::{Place, SortOrder},
+    query::{Place, SortOrder, SortPaths},
     record::{ItemKey, Record, is_forgettable, merge, winner},
     scope::Scope,
     ttl::Lifetimes,
@@ -239,6 +239,13 @@ impl Table {
         let orders = self.orders.lock();
         let mut orders = orders.unwrap_or_else(PoisonError::into_inner);
         orders.read(self, scope, order, behind, most)
+    }
+
+    /// Whether the items of a scope are in such an order already.
+    pub(crate) fn has_order(&self, scope: &Scope, paths: &SortPaths) -> bool {
+        let orders = self.orders.lock();
+        let orders = orders.unwrap_or_else(PoisonError::into_inner);
+        orders.is_made(scope, paths)
     }
 
     /// Takes what is not there any more out of the indexes.
