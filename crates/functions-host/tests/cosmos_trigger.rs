@@ -6,7 +6,7 @@ mod cosmos_common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cosmos_common::{Sink, World, until};
+use cosmos_common::{DATABASE, Sink, World, until};
 use functions_host::binding::{BindingError, FeedStart};
 use serde_json::{Value, json};
 
@@ -510,5 +510,53 @@ async fn deleted_leases_end_the_listener_so_that_it_can_be_started_again() {
             .contains("leases of this trigger have disappeared"),
         "{error}"
     );
+    world.account.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_split_and_merge_lose_and_repeat_nothing() {
+    let world = World::new().await;
+    let sink = Sink::default();
+    let partitions = || world.account.partitions(DATABASE, "events").unwrap();
+    let mut running = world.listen(world.trigger("p"), None, &sink).ready().await;
+    let mut written = Vec::new();
+    for round in 0..6 {
+        for half in ["before", "after"] {
+            for number in 0..4 {
+                let id = format!("{round}-{half}-{number}");
+                world.write(&id).await;
+                written.push(id);
+            }
+            let known = partitions();
+            if half == "after" {
+                continue;
+            }
+            if round < 4 {
+                let split = &known[round % known.len()];
+                world
+                    .account
+                    .split_partition(DATABASE, "events", split)
+                    .unwrap();
+            } else {
+                let account = &world.account;
+                account
+                    .merge_partitions(DATABASE, "events", [&known[0], &known[1]])
+                    .unwrap();
+            }
+        }
+        for id in &written {
+            sink.has(id).await;
+        }
+        if round == 2 {
+            // One that starts later reads on over the ranges of that time.
+            running.stop().await;
+            running = world.listen(world.trigger("p"), None, &sink).ready().await;
+        }
+    }
+    assert_eq!(partitions().len(), 3);
+    let delivered = sink.ids();
+    assert_eq!(set(&delivered), set(&written));
+    assert_eq!(delivered.len(), written.len(), "nothing comes twice");
+    running.stop().await;
     world.account.shutdown().await;
 }
