@@ -109,31 +109,36 @@ fn main() -> Outcome<()> {
     }
     let options = options()?;
     let mut notes = Vec::new();
-    let own = if let Some(endpoint) = &options.endpoint {
+    let peers = options.peers.iter();
+    let peers = peers.map(|peer| Target::parse(peer, &options.key));
+    let peers: Vec<Target> = peers.collect::<Outcome<_>>()?;
+    if let Some(endpoint) = &options.endpoint {
         let account = Account::new(endpoint, &options.key)?;
-        measure(
-            vec![Target::new("given", account, None)],
-            &options,
-            &mut notes,
-        )?;
-        false
+        let given = [Target::new("given", account, None)];
+        measure(&given, &peers, &options, &mut notes)?;
     } else {
         let folder = tempfile::tempdir()?;
         let servers = [
             ("memory", Server::start(1, None)?),
             ("durable", Server::start(1, Some(folder.path()))?),
         ];
-        let targets = servers
-            .iter()
-            .map(|(name, server)| Ok(Target::new(name, server.account()?, Some(server.process()))));
-        measure(targets.collect::<Outcome<_>>()?, &options, &mut notes)?;
-        true
-    };
-    if own && "memory".contains(&options.only) {
-        notes.push(memory()?);
+        let own = servers.iter().map(|(name, server)| server.target(name));
+        measure(
+            &own.collect::<Outcome<Vec<_>>>()?,
+            &peers,
+            &options,
+            &mut notes,
+        )?;
     }
-    if own && "start".contains(&options.only) {
+    if options.endpoint.is_none() && "start".contains(&options.only) {
         notes.push(start()?);
+    }
+    if options.endpoint.is_none() && "memory".contains(&options.only) {
+        let server = Server::start(1, None)?;
+        let own = server.target("cosmos-local")?;
+        for target in [&own].into_iter().chain(&peers) {
+            notes.extend(memory(target)?);
+        }
     }
     println!();
     for note in notes {
@@ -143,10 +148,13 @@ fn main() -> Outcome<()> {
 }
 
 /// Runs all loads against some accounts and the peers.
-fn measure(mut targets: Vec<Target>, options: &Options, notes: &mut Vec<String>) -> Outcome<()> {
-    for peer in &options.peers {
-        targets.push(Target::parse(peer, &options.key)?);
-    }
+fn measure(
+    own: &[Target],
+    peers: &[Target],
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> Outcome<()> {
+    let targets: Vec<&Target> = own.iter().chain(peers).collect();
     for target in &targets {
         let mut connection = Connection::open(&target.account)?;
         let _ = connection.delete_database();
@@ -185,9 +193,9 @@ fn measure(mut targets: Vec<Target>, options: &Options, notes: &mut Vec<String>)
 }
 
 /// One operation at each number of connections; the targets take turns.
-fn operation(load: Load, targets: &[Target], options: &Options, notes: &mut Vec<String>) {
+fn operation(load: Load, targets: &[&Target], options: &Options, notes: &mut Vec<String>) {
     let mut able = Vec::new();
-    for target in targets {
+    for &target in targets {
         match load.prepare(&target.account) {
             Ok(()) => able.push(target),
             Err(error) => notes.push(format!("{}, {}: {error}", target.name, load.name())),
@@ -282,25 +290,30 @@ fn feed(target: &Target) -> Outcome<()> {
     Ok(())
 }
 
-/// Resident memory of a server at rest, and with documents.
-fn memory() -> Outcome<String> {
+/// Resident memory of a server before it has a container's documents, and with them; `None` when its process is not known.
+fn memory(target: &Target) -> Outcome<Option<String>> {
     const DOCUMENTS: usize = 100_000;
-    let server = Server::start(1, None)?;
-    let account = server.account()?;
-    let mut connection = Connection::open(&account)?;
-    let at_rest = server.resident_kib()?;
+    let Some(before) = target.resident_kib()? else {
+        return Ok(None);
+    };
+    let mut connection = Connection::open(&target.account)?;
     connection.create_database()?;
     connection.create_container("feed")?;
-    load::fill(&account, "feed", 0..DOCUMENTS)?;
+    load::fill(&target.account, "feed", 0..DOCUMENTS)?;
     // Replicated mutations are forgotten after a while.
     std::thread::sleep(Duration::from_secs(2));
-    let full = server.resident_kib()?;
-    Ok(format!(
-        "memory: {:.1} MiB at rest, {:.1} MiB more with {DOCUMENTS} documents ({} bytes each)",
-        at_rest as f64 / 1024.0,
-        (full - at_rest) as f64 / 1024.0,
-        (full - at_rest) * 1024 / DOCUMENTS as u64,
-    ))
+    let more = target
+        .resident_kib()?
+        .unwrap_or_default()
+        .saturating_sub(before);
+    connection.delete_database()?;
+    Ok(Some(format!(
+        "{}, memory: {:.1} MiB before, {:.1} MiB more with {DOCUMENTS} documents ({} bytes each)",
+        target.name,
+        before as f64 / 1024.0,
+        more as f64 / 1024.0,
+        more * 1024 / DOCUMENTS as u64,
+    )))
 }
 
 /// Time from the call to the last listener, of three regions.

@@ -9,7 +9,7 @@ use std::{
 
 use cosmos_local::{CosmosLocal, EMULATOR_KEY, RegionConfig};
 
-use crate::{Outcome, http::Account};
+use crate::{Outcome, http::Account, target::Target};
 
 /// First argument of a server: then the number of regions, and the data folder.
 pub(crate) const COMMAND: &str = "serve";
@@ -66,22 +66,9 @@ impl Server {
         })
     }
 
-    pub(crate) fn account(&self) -> Outcome<Account> {
-        Account::new(&self.endpoint, EMULATOR_KEY)
-    }
-
-    /// The number of its process.
-    pub(crate) fn process(&self) -> u32 {
-        self.process.id()
-    }
-
-    pub(crate) fn resident_kib(&self) -> Outcome<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+    pub(crate) fn target(&self, name: &str) -> Outcome<Target> {
+        let account = Account::new(&self.endpoint, EMULATOR_KEY)?;
+        Ok(Target::new(name, account, Some(self.process.id())))
     }
 }
 

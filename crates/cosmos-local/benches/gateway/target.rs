@@ -46,4 +46,17 @@ impl Target {
         let ticks: u32 = fields[11].parse::<u32>()? + fields[12].parse::<u32>()?;
         Ok(Some(TICK * ticks))
     }
+
+    /// What its process has in memory (Linux); `None` when the process is not known.
+    pub(crate) fn resident_kib(&self) -> Outcome<Option<u64>> {
+        let Some(process) = self.process else {
+            return Ok(None);
+        };
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .ok_or("no VmRSS")?;
+        Ok(Some(line.trim().trim_end_matches(" kB").trim().parse()?))
+    }
 }
