@@ -813,9 +813,20 @@ fn number(name: &str, usual: u64) -> u64 {
     })
 }
 
-async fn run_or_name_the_seed(world: &mut World, seed: u64, data: Option<&Path>) {
+/// Says how to repeat a schedule that fails, wherever in it something panics.
+struct NamesTheSeed(u64);
+
+impl Drop for NamesTheSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("COSMOS_MODEL_SEED={} COSMOS_MODEL_SCHEDULES=1", self.0);
+        }
+    }
+}
+
+async fn run_or_panic(world: &mut World, seed: u64, data: Option<&Path>) {
     if let Err(what) = run(world, seed, data).await {
-        panic!("COSMOS_MODEL_SEED={seed} COSMOS_MODEL_SCHEDULES=1: {what}");
+        panic!("{what}");
     }
 }
 
@@ -829,17 +840,18 @@ async fn work(next: &AtomicU64, end: u64) {
         if seed >= end {
             return account.shutdown().await;
         }
+        let _names_the_seed = NamesTheSeed(seed);
         let (kind, name) = (Kind::of(seed), format!("schedule-{seed}"));
         if kind.restarts || kind.first != FIRST {
             let folder = tempfile::tempdir().unwrap();
             let data = kind.restarts.then(|| folder.path());
             let account = World::start(data, &first(kind.first)).await;
             let mut world = World::new(account, name);
-            run_or_name_the_seed(&mut world, seed, data).await;
+            run_or_panic(&mut world, seed, data).await;
             world.account.shutdown().await;
         } else {
             let mut world = World::new(account.clone(), name);
-            run_or_name_the_seed(&mut world, seed, None).await;
+            run_or_panic(&mut world, seed, None).await;
             world.restore().await;
             for link in world.account.links() {
                 let good = LinkQuality::default();
