@@ -123,9 +123,12 @@ pub(crate) fn is_forgettable<R: AsRef<Record>>(
     known: &[u64],
     keeps_conflicts: bool,
 ) -> bool {
+    let Some(winner) = winner(siblings).map(AsRef::as_ref) else {
+        return false;
+    };
     let mut records = siblings.iter().map(AsRef::as_ref);
-    winner(siblings).is_some_and(|winner| winner.as_ref().body.is_none())
-        && (siblings.len() == 1 || !keeps_conflicts)
+    winner.body.is_none()
+        && (!keeps_conflicts || records.clone().all(|record| record.etag == winner.etag))
         && records.all(|record| vector::at(known, record.origin) >= record.number)
 }
 

@@ -1,16 +1,19 @@
 //! Random schedules against a naive model.
 //!
 //! Three regions write, patch and delete the same few items, alone and in batches; links carry when the schedule says so;
-//! gateways go offline; regions are added, removed, and come back; partitions split and merge; the account restarts from its folder;
-//! readers follow the change feed, and move to other regions; some accounts begin with one region. The model knows of each mutation only which others its region
-//! had heard of. It says what every region has to show at any time:
+//! gateways go offline; regions are added, removed, and come back; partitions split and merge; the account restarts from its
+//! folder, and links may carry nothing for a while after that; readers follow the change feed, as a whole or range by range,
+//! and move to other regions; some accounts begin with one region. The model knows of each mutation only which others its
+//! region had heard of. It says what every region has to show at any time:
 //!
 //! - regions show what the model shows, and all the same once links are open,
-//! - a reader of the feed gets every version that is still there when it has read to the end,
+//! - a reader of the feed gets every version that is still there when it has read to the end; in one region it gets changes in
+//!   their order, and none twice, whatever becomes of the ranges,
 //! - a reader of all versions and deletes knows exactly what its region shows,
 //! - a region that is added has what any had accepted, and one is removed only when the others have what it had,
 //! - nothing that was acknowledged is lost,
-//! - what was deleted stays so, although deletes are forgotten; in the end none is remembered.
+//! - what was deleted stays so, although deletes are forgotten; in the end none is remembered,
+//! - where conflicts are left to the users, versions that nobody has replaced and that are not shown are in the conflict feed.
 //!
 //! In some schedules one item is often written with a time to live. Of that one the model knows only that regions agree in the
 //! end, on a version that somebody wrote and that does not expire, or on none.
@@ -25,7 +28,7 @@ use std::{
     ops::Range,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use cosmos_local::{
@@ -46,14 +49,17 @@ const SCHEDULES: u64 = 2000;
 /// Which schedules, of every hundred, have links that are open all the time, but bad.
 const LIVE: Range<u64> = 0..20;
 
-/// In which an item expires now and then.
-const EXPIRING: Range<u64> = 94..96;
+/// That restart from a folder, once at least.
+const RESTARTING: Range<u64> = 18..25;
 
 /// That begin with one region.
-const GROWING: Range<u64> = 96..99;
+const GROWING: Range<u64> = 21..23;
 
-/// That restart from a folder.
-const RESTARTING: Range<u64> = 98..100;
+/// In which conflicts are left to the users.
+const CONFLICTING: Range<u64> = 23..33;
+
+/// In which an item expires now and then.
+const EXPIRING: Range<u64> = 94..96;
 
 /// The item that expires.
 const FLEETING: usize = ITEMS - 1;
@@ -63,8 +69,15 @@ const WORKERS: usize = 8;
 
 const STEPS: usize = 24;
 
+/// The first number of those that stand for a restart.
+const RESTART: u32 = 98;
+
 /// So often that deletes are forgotten, and logs cut down, while schedules run.
 const UPKEEP: Duration = Duration::from_millis(2);
+
+/// The lag of links that carry nothing as long as a test runs.
+const NEVER: Duration = Duration::from_secs(3600);
+
 const ITEMS: usize = 5;
 const COUNT: usize = REGIONS.len();
 
@@ -76,6 +89,8 @@ struct Kind {
     restarts: bool,
     /// Regions to begin with.
     first: usize,
+    /// Whether there is a conflict feed, and later writes win.
+    keeps_conflicts: bool,
     expires: bool,
 }
 
@@ -86,6 +101,7 @@ impl Kind {
             is_live: is(LIVE),
             restarts: is(RESTARTING),
             first: if is(GROWING) { 1 } else { FIRST },
+            keeps_conflicts: is(CONFLICTING),
             expires: is(EXPIRING),
         }
     }
@@ -125,17 +141,69 @@ impl Model {
         known.filter(move |op| self.ops[*op].item == item)
     }
 
-    fn visible(&self, region: usize, item: usize) -> Option<usize> {
-        let replaced: BTreeSet<usize> = self
-            .of_item(region, item)
+    /// Mutations that a region knows to be replaced.
+    fn replaced(&self, region: usize, item: usize) -> BTreeSet<usize> {
+        self.of_item(region, item)
             .flat_map(|op| self.ops[op].past.iter().copied())
-            .collect();
+            .collect()
+    }
+
+    /// Mutations that a region does not know to be replaced; the last wins.
+    fn standing(&self, region: usize, item: usize) -> Vec<usize> {
+        let replaced = self.replaced(region, item);
         let standing = self
             .of_item(region, item)
             .filter(|op| !replaced.contains(op));
+        let mut standing: Vec<usize> = standing.collect();
+        standing.sort_by_key(|op| self.precedence(*op));
         standing
-            .max_by_key(|op| (self.ops[*op].rank.is_none(), self.ops[*op].rank))
-            .filter(|op| self.ops[*op].rank.is_some())
+    }
+
+    /// Deletes win over everything.
+    fn precedence(&self, op: usize) -> (bool, Option<i64>) {
+        (self.ops[op].rank.is_none(), self.ops[op].rank)
+    }
+
+    /// The version of an item, unless it is a delete.
+    fn version(&self, op: usize) -> Option<usize> {
+        self.ops[op].rank.map(|_| op)
+    }
+
+    fn visible(&self, region: usize, item: usize) -> Option<usize> {
+        let standing = self.standing(region, item);
+        self.version(*standing.last()?)
+    }
+
+    /// Versions and deletes of a region's items that have lost a conflict.
+    fn losers(&self, region: usize) -> Vec<(usize, Option<usize>)> {
+        let mut losers = Vec::new();
+        for item in 0..ITEMS {
+            let standing = self.standing(region, item);
+            let lost = standing.iter().rev().skip(1);
+            losers.extend(lost.map(|op| (item, self.version(*op))));
+        }
+        losers.sort_unstable();
+        losers
+    }
+
+    /// Items that are deleted, while there are versions that lost against that.
+    fn disputed_deletes(&self, region: usize) -> u64 {
+        let is_disputed = |item: &usize| {
+            let count = self.standing(region, *item).len();
+            count > 1 && self.visible(region, *item).is_none()
+        };
+        (0..ITEMS).filter(is_disputed).count() as u64
+    }
+
+    /// Whether a region may have shown a version twice: another had won over it, until that was replaced by one that had not
+    /// heard of it.
+    fn may_come_back(&self, region: usize, version: usize) -> bool {
+        let item = self.ops[version].item;
+        self.replaced(region, item).into_iter().any(|other| {
+            self.precedence(other) > self.precedence(version)
+                && !self.ops[other].past.contains(&version)
+                && !self.ops[version].past.contains(&other)
+        })
     }
 
     fn accept(&mut self, region: usize, item: usize, rank: Option<i64>) -> usize {
@@ -189,26 +257,100 @@ impl Model {
     }
 }
 
+/// How far a reader of the change feed is, with some of the keys.
+#[derive(Clone)]
+struct Part {
+    /// Effective partition keys: the first one, and the first that is not among them.
+    keys: [String; 2],
+    /// The partition key range that they are in; not named by who reads a container as a whole.
+    range: Option<String>,
+    etag: Option<String>,
+    /// Of the last change.
+    position: u64,
+}
+
 /// A reader of the change feed.
-#[derive(Default)]
 struct Reader {
     region: usize,
-    etag: Option<String>,
-    /// Whether it has ever changed its region: then it need not see what its new region shows only for now.
+    /// Whether it reads each partition key range on its own.
+    is_by_range: bool,
+    parts: Vec<Part>,
+    /// Whether it has ever changed its region: then it need not see what its new region shows only for now, and may be given
+    /// again what it has.
     has_moved: bool,
     last: BTreeMap<usize, usize>,
+    given: BTreeSet<(usize, usize)>,
+    /// What it was given twice.
+    again: Vec<(usize, usize)>,
+}
+
+impl Reader {
+    fn new(region: usize, is_by_range: bool) -> Self {
+        let all = Part {
+            keys: [String::new(), "FF".to_owned()],
+            range: None,
+            etag: None,
+            position: 0,
+        };
+        Self {
+            region,
+            is_by_range,
+            parts: vec![all],
+            has_moved: false,
+            last: BTreeMap::new(),
+            given: BTreeSet::new(),
+            again: Vec::new(),
+        }
+    }
+
+    fn move_to(&mut self, region: usize) {
+        self.has_moved |= self.region != region;
+        self.region = region;
+    }
+
+    fn take(&mut self, part: &mut Part, row: &Value) {
+        let position = row["_lsn"].as_u64().unwrap();
+        assert!(
+            position > part.position || self.has_moved,
+            "after {}: {row}",
+            part.position
+        );
+        part.position = position;
+        let (item, version) = parse(row);
+        self.last.insert(item, version);
+        if !self.given.insert((item, version)) && !self.has_moved {
+            self.again.push((item, version));
+        }
+    }
+
+    /// Whether it was given again only what its region may have shown again.
+    fn check_again(&mut self, model: &Model, kind: Kind) -> Result<(), String> {
+        // Who shows what when links carry all the time is not known.
+        let again = self.again.drain(..).filter(|_| !kind.is_live);
+        for (item, version) in again.filter(|(item, _)| kind.is_sure(*item)) {
+            check(model.may_come_back(self.region, version), || {
+                format!(
+                    "a reader in {} was given version {version} of {item} twice",
+                    self.region
+                )
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// A reader of all versions and deletes of one region.
 struct Follower {
     region: usize,
     etag: String,
+    /// Of the last change.
+    position: u64,
     state: BTreeMap<usize, usize>,
 }
 
-/// Items 0 to 2 are in one partition, the others in another.
+/// Items 0 to 2 are in one partition, the others in another: one in each half of the effective partition keys.
 fn partition(item: usize) -> &'static str {
-    if item < 3 { "p" } else { "q" }
+    if item < 3 { "p" } else { "s" }
 }
 
 fn document(item: usize, version: usize, rank: i64) -> Value {
@@ -250,9 +392,11 @@ impl World {
         self.raw[&region].container(&self.name)
     }
 
-    async fn start(data: Option<&Path>, members: &[usize]) -> Account {
+    async fn start(data: Option<&Path>, members: &[usize], lag: Duration) -> Account {
         let members = members.iter();
-        let builder = members.fold(CosmosLocal::builder(), |builder, region| {
+        // With two ranges there is something to merge from the beginning.
+        let builder = CosmosLocal::builder().lag(lag).partitions(2);
+        let builder = members.fold(builder, |builder, region| {
             builder.region(RegionConfig::new(REGIONS[*region]))
         });
         let builder = builder.data_dir(data.map(Path::to_owned));
@@ -289,8 +433,31 @@ impl World {
         }
     }
 
+    /// Cuts all links, which then carry at once when they are opened.
     fn cut_all(&self) {
-        support::set_links(&self.account, LinkState::Cut);
+        for link in self.account.links() {
+            let lag = Some(Duration::ZERO);
+            self.account
+                .set_link(&link.from, &link.to, LinkState::Cut, lag)
+                .unwrap();
+        }
+    }
+
+    /// Opens all links, which then are slow and lose things.
+    fn open_badly(&self, rng: &mut StdRng) {
+        for link in self.account.links() {
+            let quality = LinkQuality {
+                lag: Duration::from_micros(rng.random_range(0..3000)),
+                jitter: Duration::from_micros(rng.random_range(0..3000)),
+                loss: rng.random_range(0.0..0.5),
+            };
+            self.account
+                .set_link(&link.from, &link.to, LinkState::Open, None)
+                .unwrap();
+            self.account
+                .set_link_quality(&link.from, &link.to, quality)
+                .unwrap();
+        }
     }
 
     /// Opens one link until everything has arrived.
@@ -370,6 +537,7 @@ impl World {
         Follower {
             region,
             etag: now.header("etag").to_owned(),
+            position: 0,
             state: self.shown(region).await,
         }
     }
@@ -389,6 +557,13 @@ impl World {
             let page = self.versions(follower.region, &follower.etag).await;
             follower.etag = page.header("etag").to_owned();
             for row in page.documents() {
+                let position = row["metadata"]["lsn"].as_u64().unwrap();
+                assert!(
+                    position > follower.position,
+                    "after {}: {row}",
+                    follower.position
+                );
+                follower.position = position;
                 if row["metadata"]["operationType"] == "delete" {
                     let item = row["metadata"]["id"].as_str().unwrap().parse().unwrap();
                     let before = follower.state.remove(&item);
@@ -396,6 +571,7 @@ impl World {
                 } else {
                     let (item, version) = parse(&row["current"]);
                     let before = follower.state.insert(item, version);
+                    assert_ne!(before, Some(version), "nothing has changed: {row}");
                     let is_new = row["metadata"]["operationType"] == "create";
                     assert!(before.is_none() == is_new || !kind.is_sure(item), "{row}");
                 }
@@ -408,20 +584,108 @@ impl World {
         }
     }
 
+    /// Reads a feed to its end, and finds the ranges that it is divided in.
     async fn poll(&self, reader: &mut Reader, page: usize) {
+        let mut parts = std::mem::take(&mut reader.parts);
+        while let Some(mut part) = parts.pop() {
+            let is_of_no_range = reader.is_by_range && part.range.is_none();
+            if !is_of_no_range && self.read_on(reader, &mut part, page).await {
+                reader.parts.push(part);
+            } else {
+                parts.extend(self.divide(reader.region, &part).await);
+            }
+        }
+    }
+
+    /// Reads a part of a feed to its end; `false` when its range is none any more.
+    async fn read_on(&self, reader: &mut Reader, part: &mut Part, page: usize) -> bool {
         let items = self.items(reader.region);
         let size = page.to_string();
+        let mut headers = vec![("x-ms-max-item-count", size.as_str())];
+        let (range, [start, end]) = (part.range.clone(), part.keys.clone());
+        if let Some(range) = &range {
+            headers.extend([
+                ("x-ms-documentdb-partitionkeyrangeid", range.as_str()),
+                ("x-ms-start-epk", &start),
+                ("x-ms-end-epk", &end),
+                ("x-ms-read-key-type", "EffectivePartitionKeyRange"),
+            ]);
+        }
         loop {
-            let headers = [("x-ms-max-item-count", size.as_str())];
-            let answer = items.changes(reader.etag.as_deref(), &headers).await;
-            reader.last.extend(answer.documents().iter().map(parse));
-            reader.etag = Some(answer.header("etag").to_owned());
+            let answer = items.changes(part.etag.as_deref(), &headers).await;
+            if answer.codes() == (410, 1002) {
+                return false;
+            }
+            for row in answer.documents() {
+                reader.take(part, row);
+            }
+            part.etag = Some(answer.header("etag").to_owned());
             match answer.status {
                 200 => {}
-                304 => return,
+                304 => return true,
                 _ => panic!("{answer:?}"),
             }
         }
+    }
+
+    /// The same keys by the ranges that they are in now.
+    async fn divide(&self, region: usize, part: &Part) -> Vec<Part> {
+        let items = self.items(region);
+        let answer = items.send("GET", "pkranges", "", &[], None).await;
+        let ranges = answer.body["PartitionKeyRanges"].as_array().unwrap();
+        let divided = ranges.iter().map(|range| {
+            let text = |name: &str| range[name].as_str().unwrap().to_owned();
+            let [start, end] = part.keys.clone();
+            Part {
+                keys: [
+                    start.max(text("minInclusive")),
+                    end.min(text("maxExclusive")),
+                ],
+                range: Some(text("id")),
+                ..part.clone()
+            }
+        });
+        divided.filter(|part| part.keys[0] < part.keys[1]).collect()
+    }
+
+    /// What a region's conflict feed has.
+    async fn conflicts(&self, region: usize) -> Vec<(usize, Option<usize>)> {
+        let items = self.items(region);
+        let answer = items.send("GET", "conflicts", "", &[], None).await;
+        let conflicts = answer.body["Conflicts"].as_array().unwrap().iter();
+        let conflicts = conflicts.map(|conflict| {
+            let text = |name: &str| conflict[name].as_str().unwrap();
+            if text("operationType") == "delete" {
+                let item = text("id").rsplit('-').next().unwrap();
+                return (item.parse().unwrap(), None);
+            }
+            let (item, version) = parse(&serde_json::from_str(text("content")).unwrap());
+            (item, Some(version))
+        });
+        let mut conflicts: Vec<_> = conflicts.collect();
+        conflicts.sort_unstable();
+        conflicts
+    }
+
+    async fn check_conflicts(&self, model: &Model, region: usize) -> Result<(), String> {
+        let (conflicts, losers) = (self.conflicts(region).await, model.losers(region));
+        check(conflicts == losers, || {
+            format!("in conflict in {region} are {conflicts:?}, and not {losers:?}")
+        })
+    }
+}
+
+/// Waits until the clock shows another millisecond, so that what is written next is later than all before in any region.
+async fn next_millisecond() {
+    let now = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_millis()
+    };
+    let start = now();
+    while now() == start {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -434,6 +698,9 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
         "id": world.name, "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2},
         "conflictResolutionPolicy": {"mode": "LastWriterWins", "conflictResolutionPath": "/rank"},
     });
+    if kind.keeps_conflicts {
+        definition["conflictResolutionPolicy"] = json!({"mode": "Custom"});
+    }
     if kind.expires {
         definition["defaultTtl"] = json!(-1);
     }
@@ -441,39 +708,33 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
     assert_eq!(created.status, 201, "{created:?}");
     let mut model = Model::default();
     let mut online = [true; COUNT];
-    let mut readers: [Reader; FIRST] = std::array::from_fn(|reader| Reader {
-        region: reader % kind.first,
-        ..Reader::default()
-    });
+    // One of them reads each range on its own.
+    let mut readers: [Reader; FIRST] =
+        std::array::from_fn(|reader| Reader::new(reader % kind.first, reader == 0));
     let mut follower = world.follow(seed as usize % kind.first).await;
     if is_live {
-        for link in world.account.links() {
-            let quality = LinkQuality {
-                lag: Duration::from_micros(rng.random_range(0..3000)),
-                jitter: Duration::from_micros(rng.random_range(0..3000)),
-                loss: rng.random_range(0.0..0.5),
-            };
-            world
-                .account
-                .set_link(&link.from, &link.to, LinkState::Open, None)
-                .unwrap();
-            world
-                .account
-                .set_link_quality(&link.from, &link.to, quality)
-                .unwrap();
-        }
+        world.open_badly(&mut rng);
     } else {
         world.cut_all();
     }
 
-    for _ in 0..STEPS {
+    let restart = rng.random_range(0..STEPS);
+    for step in 0..STEPS {
         let members = world.members();
         let region = members[rng.random_range(0..members.len())];
         let item = rng.random_range(0..ITEMS);
         let k = key(partition(item));
-        let rank = rng.random_range(-1000..1000) * 1000 + model.ops.len() as i64;
-        // One region is not alone for long.
-        let what = if members.len() == 1 && rng.random_range(0..6) == 0 {
+        let next = model.ops.len() as i64;
+        let rank = if kind.keeps_conflicts {
+            next_millisecond().await;
+            next
+        } else {
+            rng.random_range(-1000..1000) * 1000 + next
+        };
+        let what = if kind.restarts && step == restart {
+            RESTART
+        } else if members.len() == 1 && rng.random_range(0..6) == 0 {
+            // One region is not alone for long.
             90
         } else {
             rng.random_range(0..100)
@@ -572,6 +833,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                 let reader = &mut readers[rng.random_range(0..FIRST)];
                 if online[reader.region] {
                     world.poll(reader, rng.random_range(1..4)).await;
+                    reader.check_again(&model, kind)?;
                     if !is_live && !reader.has_moved {
                         for (item, version) in kind.sure(&model.state(reader.region)) {
                             check(reader.last.get(&item) == Some(&version), || {
@@ -585,9 +847,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                 }
             }
             84..87 => {
-                let reader = &mut readers[rng.random_range(0..FIRST)];
-                reader.region = region;
-                reader.has_moved = true;
+                readers[rng.random_range(0..FIRST)].move_to(region);
             }
             87..90 => {
                 online[region] = !online[region];
@@ -608,12 +868,11 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     world.add(*new).await;
                     model.seed(*new);
                     online[*new] = true;
-                    if !is_live {
+                    if is_live {
+                        world.open_badly(&mut rng);
+                    } else {
                         world.cut_all();
-                        let mut reader = Reader {
-                            region: *new,
-                            ..Reader::default()
-                        };
+                        let mut reader = Reader::new(*new, false);
                         world.poll(&mut reader, 2).await;
                         let all = kind.sure(&model.state(*new));
                         check(kind.sure(&reader.last) == all, || {
@@ -643,7 +902,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     if is_removed {
                         let readers = readers.iter_mut();
                         for reader in readers.filter(|reader| reader.region == region) {
-                            (reader.region, reader.has_moved) = (others[0], true);
+                            reader.move_to(others[0]);
                         }
                         if follower.region == region {
                             set_online(world, &mut online, others[0]).await;
@@ -663,7 +922,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     account.split_partition("db", name, &ranges[at]).unwrap();
                 }
             }
-            96..100 if data.is_some() => {
+            RESTART..100 if data.is_some() => {
                 world.account.shutdown().await;
                 // A region may be new to the folder.
                 let mut named = members;
@@ -672,15 +931,22 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     named.insert(rng.random_range(0..=named.len()), new);
                     model.seed(new);
                 }
-                let account = World::start(data, &named).await;
+                // Links are open after a start; now and then they carry nothing before they are cut again.
+                let is_held = is_live || rng.random();
+                let lag = if is_held { NEVER } else { Duration::ZERO };
+                let account = World::start(data, &named, lag).await;
                 *world = World::new(account, world.name.clone());
                 online = [true; COUNT];
-                // Links are open after a start.
-                settled(&world.account).await;
+                if !is_held {
+                    settled(&world.account).await;
+                    model.deliver_all(&world.members());
+                }
                 world.cut_all();
-                model.deliver_all(&world.members());
                 // What a region has shown before its start is not kept.
                 follower = world.follow(follower.region).await;
+                if is_live {
+                    world.open_badly(&mut rng);
+                }
             }
             _ if !is_live && online[region] => {
                 let shown = world.shown(region).await;
@@ -699,6 +965,9 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                         model.state(region)
                     )
                 })?;
+                if kind.keeps_conflicts {
+                    world.check_conflicts(&model, region).await?;
+                }
             }
             _ => {}
         }
@@ -715,6 +984,13 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
         world.check_fleeting(&model).await?;
     }
     let shown = world.shown(members[0]).await;
+    let mut remembered = 0;
+    if kind.keeps_conflicts {
+        for region in &members {
+            world.check_conflicts(&model, *region).await?;
+        }
+        remembered = model.disputed_deletes(members[0]);
+    }
     for region in &members[1..] {
         let other = world.shown(*region).await;
         check(other == shown, || {
@@ -738,6 +1014,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
     })?;
     for reader in &mut readers {
         world.poll(reader, 2).await;
+        reader.check_again(&model, kind)?;
         for (item, version) in &shown {
             check(reader.last.get(item) == Some(version), || {
                 format!(
@@ -753,7 +1030,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
         let grows = now.iter().any(|(region, count)| *count > left[region]);
         assert!(!grows, "nobody deletes: {left:?}, {now:?}");
         left = now;
-        left.values().all(|count| *count == 0)
+        left.values().all(|count| *count == remembered)
     })
     .await;
     for region in world.members() {
@@ -813,9 +1090,20 @@ fn number(name: &str, usual: u64) -> u64 {
     })
 }
 
-async fn run_or_name_the_seed(world: &mut World, seed: u64, data: Option<&Path>) {
+/// Says how to repeat a schedule that fails, wherever in it something panics.
+struct NamesTheSeed(u64);
+
+impl Drop for NamesTheSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("COSMOS_MODEL_SEED={} COSMOS_MODEL_SCHEDULES=1", self.0);
+        }
+    }
+}
+
+async fn run_or_panic(world: &mut World, seed: u64, data: Option<&Path>) {
     if let Err(what) = run(world, seed, data).await {
-        panic!("COSMOS_MODEL_SEED={seed} COSMOS_MODEL_SCHEDULES=1: {what}");
+        panic!("{what}");
     }
 }
 
@@ -823,23 +1111,24 @@ async fn run_or_name_the_seed(world: &mut World, seed: u64, data: Option<&Path>)
 #[tokio::main(flavor = "current_thread")]
 async fn work(next: &AtomicU64, end: u64) {
     let first = |count: usize| (0..count).collect::<Vec<_>>();
-    let account = World::start(None, &first(FIRST)).await;
+    let account = World::start(None, &first(FIRST), Duration::ZERO).await;
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
             return account.shutdown().await;
         }
+        let _names_the_seed = NamesTheSeed(seed);
         let (kind, name) = (Kind::of(seed), format!("schedule-{seed}"));
         if kind.restarts || kind.first != FIRST {
             let folder = tempfile::tempdir().unwrap();
             let data = kind.restarts.then(|| folder.path());
-            let account = World::start(data, &first(kind.first)).await;
+            let account = World::start(data, &first(kind.first), Duration::ZERO).await;
             let mut world = World::new(account, name);
-            run_or_name_the_seed(&mut world, seed, data).await;
+            run_or_panic(&mut world, seed, data).await;
             world.account.shutdown().await;
         } else {
             let mut world = World::new(account.clone(), name);
-            run_or_name_the_seed(&mut world, seed, None).await;
+            run_or_panic(&mut world, seed, None).await;
             world.restore().await;
             for link in world.account.links() {
                 let good = LinkQuality::default();

@@ -5,17 +5,18 @@
 mod support;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use serde_json::{Value, json};
-use support::{Container, Raw, eventually, key};
+use support::{Container, FEED, Raw, eventually, key};
 
 struct Program {
     child: Child,
@@ -39,9 +40,10 @@ impl Program {
         Self { child, ready }
     }
 
-    fn durable(data: &Path) -> Self {
+    fn durable(data: &Path, arguments: &[&str]) -> Self {
         let data = data.to_str().unwrap();
-        Self::start(&["--regions", "West US,North Europe", "--data", data])
+        let regions = "West US,North Europe";
+        Self::start(&[&["--regions", regions, "--data", data], arguments].concat())
     }
 
     fn gateways(&self) -> Vec<Raw> {
@@ -146,7 +148,7 @@ fn what_cannot_be_started_is_said_in_a_sentence() {
 #[tokio::test]
 async fn a_region_more_is_a_region_with_everything() {
     let folder = tempfile::tempdir().unwrap();
-    let mut program = Program::durable(folder.path());
+    let mut program = Program::durable(folder.path(), &[]);
     let definition =
         json!({"id": "c", "partitionKey": {"paths": ["/id"], "kind": "Hash", "version": 2}});
     let gateways = program.gateways();
@@ -179,97 +181,293 @@ async fn a_region_more_is_a_region_with_everything() {
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;
 
-/// Acknowledged writes of a round before the process is killed.
+/// Acknowledged writes of a round before the process is killed, at least.
 const WRITES: u64 = 200;
 
-async fn drain(items: &Container, after: &mut Option<String>, seen: &mut Vec<String>) {
-    loop {
-        let page = items.changes(after.as_deref(), &[]).await;
-        assert!(matches!(page.status, 200 | 304), "{page:?}");
-        *after = Some(page.header("etag").to_owned());
-        if page.status == 304 {
-            return;
+/// The lag of links while there are writes: others get what was written, but not the last of it before the process is killed.
+const LAG: &str = "1s";
+
+/// The lag of links that carry nothing as long as a test runs.
+const NEVER: &str = "1h";
+
+/// The numbers of versions of items; an item that is deleted has none.
+type Items = BTreeMap<String, Option<u64>>;
+
+/// One who writes items that are nobody else's, in one region, one after the other.
+struct Writer {
+    region: usize,
+    /// Its partition key value, with which the ids of its items begin.
+    name: String,
+    acknowledged: Items,
+    /// What becomes of items by the write that was sent last, if there is no answer to it yet.
+    unanswered: Items,
+}
+
+/// What a writer sends, and what becomes of items by it.
+struct Write {
+    method: &'static str,
+    path: String,
+    headers: &'static [(&'static str, &'static str)],
+    body: Option<Value>,
+    expected: u16,
+    items: Items,
+}
+
+const DOCUMENTS: &str = "dbs/db/colls/c/docs";
+const BATCH: &[(&str, &str)] = &[
+    ("x-ms-cosmos-is-batch-request", "True"),
+    ("x-ms-cosmos-batch-atomic", "True"),
+];
+
+impl Writer {
+    fn new(region: usize, name: String) -> Self {
+        Self {
+            region,
+            name,
+            acknowledged: Items::new(),
+            unanswered: Items::new(),
         }
-        seen.extend(page.ids().into_iter().map(str::to_owned));
+    }
+
+    /// Writes until there is no answer any more. Who waits for `count` knows how much was acknowledged.
+    async fn write(mut self, raw: Raw, first: u64, count: Arc<AtomicU64>) -> Self {
+        for number in first.. {
+            let write = self.next(number);
+            self.unanswered.clone_from(&write.items);
+            let key = key(self.name.clone());
+            let headers = [write.headers, &[("x-ms-documentdb-partitionkey", &key)]].concat();
+            let sent = raw.try_send(write.method, &write.path, &headers, write.body.as_ref());
+            let Ok(answer) = sent.await else {
+                break;
+            };
+            assert_eq!(answer.status, write.expected, "{answer:?}");
+            self.acknowledged.append(&mut self.unanswered);
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self
+    }
+
+    /// Each sort of write in its turn.
+    fn next(&self, number: u64) -> Write {
+        let item = |id: &str| json!({"id": id, "k": self.name, "v": number});
+        let create = |id: &str| json!({"operationType": "Create", "resourceBody": item(id)});
+        let new = format!("{}-{number}", self.name);
+        let there = self.acknowledged.iter().filter(|(_, it)| it.is_some());
+        let there: Vec<&String> = there.map(|(id, _)| id).collect();
+        let old = (!there.is_empty()).then(|| there[number as usize % there.len()].clone());
+        let write = |method, id: Option<&str>, body, expected, ids: &[&str]| Write {
+            method,
+            path: id.map_or(DOCUMENTS.to_owned(), |id| format!("{DOCUMENTS}/{id}")),
+            headers: &[],
+            body,
+            expected,
+            items: ids
+                .iter()
+                .map(|id| ((*id).to_owned(), Some(number)))
+                .collect(),
+        };
+        match (number % 5, old) {
+            (1, Some(old)) => write("PUT", Some(&old), Some(item(&old)), 200, &[&old]),
+            (2, Some(old)) => {
+                let operations = json!([{"op": "set", "path": "/v", "value": number}]);
+                write("PATCH", Some(&old), Some(operations), 200, &[&old])
+            }
+            (3, Some(old)) => {
+                let more = format!("{new}-more");
+                let replace =
+                    json!({"operationType": "Replace", "id": old, "resourceBody": item(&old)});
+                let operations = json!([create(&new), create(&more), replace]);
+                let ids = [new.as_str(), &more, &old];
+                Write {
+                    headers: BATCH,
+                    ..write("POST", None, Some(operations), 200, &ids)
+                }
+            }
+            (4, Some(old)) => Write {
+                items: Items::from([(old.clone(), None)]),
+                ..write("DELETE", Some(&old), None, 204, &[])
+            },
+            _ => write("POST", None, Some(item(&new)), 201, &[&new]),
+        }
+    }
+
+    /// What a region shows of the items of which there may be something.
+    async fn shown(&self, gateway: &Raw) -> Items {
+        let items = gateway.container("c");
+        let mut shown = Items::new();
+        for id in self.acknowledged.keys().chain(self.unanswered.keys()) {
+            shown.insert(id.clone(), version(&items, &self.name, id).await);
+        }
+        shown
+    }
+
+    /// Looks at its region, once, after the process was killed: what was acknowledged is there, and the write that was not
+    /// answered is, or is not, as a whole.
+    async fn check(&mut self, gateway: &Raw) {
+        let mut shown = self.shown(gateway).await;
+        let new = self.unanswered.keys().map(|id| (id.clone(), None));
+        let mut without: Items = new.collect();
+        without.extend(self.acknowledged.clone());
+        let mut with = without.clone();
+        with.append(&mut self.unanswered);
+        let unlike = |expected: &Items| -> Vec<String> {
+            let shown = shown.iter().filter(|(id, it)| expected[*id] != **it);
+            shown
+                .map(|(id, it)| format!("{id} is {it:?}, and not {:?}", expected[id]))
+                .collect()
+        };
+        let unlike = [&without, &with].map(unlike);
+        assert!(
+            unlike.iter().any(Vec::is_empty),
+            "{}, without the last write, or with it: {unlike:?}",
+            self.name
+        );
+        // What was never there is nobody's.
+        shown.retain(|id, it| it.is_some() || self.acknowledged.contains_key(id));
+        self.acknowledged = shown;
+    }
+}
+
+/// The version of an item that a region shows.
+async fn version(items: &Container, partition: &str, id: &str) -> Option<u64> {
+    let read = items.read(&key(partition), id).await;
+    assert!(matches!(read.status, 200 | 404), "{read:?}");
+    read.body["v"].as_u64()
+}
+
+/// A reader of a region's change feed, which goes on from where it was when the process was killed.
+#[derive(Debug, Default)]
+struct Reader {
+    after: Option<String>,
+    /// The position of the last change.
+    position: u64,
+    given: BTreeSet<(String, u64)>,
+    last: BTreeMap<String, u64>,
+}
+
+impl Reader {
+    /// Reads to the end; `false` when there is no answer.
+    async fn drain(&mut self, gateway: &Raw) -> bool {
+        loop {
+            let mut headers = vec![FEED, ("x-ms-max-item-count", "20")];
+            headers.extend(self.after.as_deref().map(|after| ("if-none-match", after)));
+            let Ok(page) = gateway.try_send("GET", DOCUMENTS, &headers, None).await else {
+                return false;
+            };
+            assert!(matches!(page.status, 200 | 304), "{page:?}");
+            for row in page.documents() {
+                self.take(row);
+            }
+            self.after = Some(page.header("etag").to_owned());
+            if page.status == 304 {
+                return true;
+            }
+        }
+    }
+
+    fn take(&mut self, row: &Value) {
+        let id = row["id"].as_str().unwrap().to_owned();
+        let (version, position) = (row["v"].as_u64().unwrap(), row["_lsn"].as_u64().unwrap());
+        assert!(self.position < position, "not in order: {row}");
+        self.position = position;
+        assert!(self.given.insert((id.clone(), version)), "twice: {row}");
+        self.last.insert(id, version);
+    }
+
+    /// Reads until the process is killed.
+    async fn follow(mut self, gateway: Raw) -> Self {
+        while self.drain(&gateway).await {}
+        self
+    }
+
+    /// Whether the last that it was given of each item is what is there, and it was given nothing that was never there.
+    fn check(&self, items: &Items) {
+        for (id, version) in items {
+            let last = self.last.get(id);
+            assert!(
+                version.is_none() || last == version.as_ref(),
+                "{id} is {version:?}, and not {last:?}"
+            );
+        }
+        let mut given = self.last.keys();
+        assert!(given.all(|id| items.contains_key(id)), "{self:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_loses_nothing_that_it_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
-    let mut program = Program::durable(folder.path());
+    let start = |lag: &str| Program::durable(folder.path(), &["--lag", lag]);
+    let mut program = start("0ms");
     let definition =
-        json!({"id": "c", "partitionKey": {"paths": ["/id"], "kind": "Hash", "version": 2}});
+        json!({"id": "c", "partitionKey": {"paths": ["/k"], "kind": "Hash", "version": 2}});
     assert_eq!(program.gateways()[0].create(definition).await.status, 201);
-    let mut acknowledged: Vec<String> = Vec::new();
-    let (mut token, mut seen) = (None, Vec::new());
+    let mut writers: Vec<Writer> = Vec::new();
+    let mut readers = vec![Reader::default(), Reader::default()];
     for round in 0..ROUNDS {
-        let count = Arc::new(AtomicU64::new(0));
-        let is_over = Arc::new(AtomicBool::new(false));
+        program.kill();
+        program = start(LAG);
         let gateways = program.gateways();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|writer| {
-                let (count, is_over) = (Arc::clone(&count), Arc::clone(&is_over));
-                let raw = gateways[writer % gateways.len()].clone();
-                tokio::spawn(async move {
-                    let mut done = Vec::new();
-                    for n in 0.. {
-                        if is_over.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let id = format!("{round}-{writer}-{n}");
-                        let (item, partition) = (json!({"id": id, "n": n}), key(id.clone()));
-                        let path = "dbs/db/colls/c/docs";
-                        let headers = [("x-ms-documentdb-partitionkey", partition.as_str())];
-                        match raw.try_send("POST", path, &headers, Some(&item)).await {
-                            Ok(answer) => assert_eq!(answer.status, 201, "{answer:?}"),
-                            Err(_) => break,
-                        }
-                        done.push(id);
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                    done
-                })
-            })
-            .collect();
-        eventually("there are enough writes", async || {
-            count.load(Ordering::Relaxed) > WRITES / 2
-        })
-        .await;
-        drain(&gateways[1].container("c"), &mut token, &mut seen).await;
-        eventually("there are enough writes", async || {
-            count.load(Ordering::Relaxed) > WRITES
-        })
+        let count = Arc::new(AtomicU64::new(0));
+        let write = |number: usize| {
+            let region = number % gateways.len();
+            let writer = Writer::new(region, format!("{round}-{number}"));
+            let (raw, count) = (gateways[region].clone(), Arc::clone(&count));
+            tokio::spawn(writer.write(raw, number as u64, count))
+        };
+        let writing: Vec<_> = (0..WRITERS).map(write).collect();
+        let follow =
+            |(reader, gateway): (Reader, &Raw)| tokio::spawn(reader.follow(gateway.clone()));
+        let reading: Vec<_> = readers.drain(..).zip(&gateways).map(follow).collect();
+        let (there, of_first) = (gateways[1].container("c"), key(format!("{round}-0")));
+        eventually(
+            "there are enough writes, and some have reached the other region",
+            async || {
+                let list = there.send("GET", "docs", &of_first, &[], None).await;
+                count.load(Ordering::Relaxed) > WRITES && !list.documents().is_empty()
+            },
+        )
         .await;
         program.kill();
-        is_over.store(true, Ordering::Relaxed);
-        for writer in writers {
-            acknowledged.extend(writer.await.unwrap());
+        let before = writers.len();
+        for writer in writing {
+            writers.push(writer.await.unwrap());
+        }
+        for reader in reading {
+            readers.push(reader.await.unwrap());
         }
 
-        program = Program::durable(folder.path());
+        // Nothing that was lost can come back from the other region.
+        program = start(NEVER);
         let gateways = program.gateways();
-        for gateway in &gateways {
-            let items = gateway.container("c");
-            let last = acknowledged.last().unwrap();
-            eventually("replication goes on", async || {
-                items.read(&key(last.clone()), last).await.status == 200
-            })
-            .await;
-            for id in &acknowledged {
-                eventually("an acknowledged write is there", async || {
-                    items.read(&key(id.clone()), id).await.status == 200
+        for writer in &mut writers {
+            writer.check(&gateways[writer.region]).await;
+        }
+        let mut is_behind = false;
+        for writer in &writers[before..] {
+            is_behind |= writer.shown(&gateways[1 - writer.region]).await != writer.acknowledged;
+        }
+        assert!(is_behind, "what was written last is still to be carried");
+        for (reader, gateway) in readers.iter_mut().zip(&gateways) {
+            assert!(reader.drain(gateway).await);
+        }
+        program.kill();
+
+        program = start("0ms");
+        let gateways = program.gateways();
+        for writer in &writers {
+            for gateway in &gateways {
+                eventually("replication goes on", async || {
+                    writer.shown(gateway).await == writer.acknowledged
                 })
                 .await;
             }
         }
-        drain(&gateways[1].container("c"), &mut token, &mut seen).await;
-        for id in &acknowledged {
-            assert!(
-                seen.contains(id),
-                "the feed goes on from an old token, without {id}"
-            );
+        let acknowledged = writers.iter().flat_map(|it| it.acknowledged.clone());
+        let all: Items = acknowledged.collect();
+        for (reader, gateway) in readers.iter_mut().zip(&gateways) {
+            assert!(reader.drain(gateway).await);
+            reader.check(&all);
         }
     }
-    program.kill();
 }

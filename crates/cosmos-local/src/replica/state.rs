@@ -110,16 +110,16 @@ impl Item {
     }
 
     /// Records that nobody has replaced, and that have lost against the winner; in an order that does not depend on which
-    /// came first.
+    /// came first. One that says what the winner says has not lost: regions that let go of a conflict at the same time repeat
+    /// the winner, each in a record of its own.
     pub(crate) fn losers(&self) -> Vec<&Arc<Record>> {
-        let name = |record: &Arc<Record>| (record.origin, record.number);
-        let winner = self.winner().map(name);
+        let winner = self.winner().map(|record| &record.etag);
         let mut losers: Vec<&Arc<Record>> = self
             .siblings
             .iter()
-            .filter(|record| Some(name(record)) != winner)
+            .filter(|record| Some(&record.etag) != winner)
             .collect();
-        losers.sort_unstable_by_key(|record| name(record));
+        losers.sort_unstable_by_key(|record| (record.origin, record.number));
         losers
     }
 
@@ -458,6 +458,24 @@ fn now_s() -> i64 {
 mod tests {
     use super::*;
     use crate::record::tests::record;
+
+    #[test]
+    fn regions_may_let_go_of_a_conflict_at_the_same_time() {
+        let winner = record(1, 1, [0; 3], 2.0, false);
+        let mut item = Item::new(1);
+        item.add(record(0, 1, [0; 3], 1.0, true), 1, &[1, 0, 0]);
+        item.add(Arc::clone(&winner), 2, &[1, 1, 0]);
+        assert_eq!(item.losers().len(), 1);
+        assert!(!item.is_forgettable(&[9; 3], true));
+        for region in 0..2 {
+            let mut dismissal = record(region, 2, [1, 1, 0], 2.0, false);
+            Arc::make_mut(&mut dismissal).etag = winner.etag.clone();
+            item.add(dismissal, 3, &[2, 2, 0]);
+            assert!(item.losers().is_empty());
+        }
+        assert_eq!((item.siblings().len(), item.position), (2, 2));
+        assert!(item.is_forgettable(&[9; 3], true));
+    }
 
     #[test]
     fn versions_are_kept_as_long_as_there_is_room_for_their_number_and_their_texts() {
