@@ -1,5 +1,6 @@
 """Several regions that all take writes, and one of them going away."""
 
+import json
 import unittest
 from functools import partial
 from unittest import mock
@@ -114,6 +115,38 @@ class Regions(unittest.TestCase):
         settled()
         self.assertEqual(attempts.of(read), [(SECOND, 200)])
         self.assertEqual(read()["n"], 3)
+
+    def test_keep_what_has_lost_where_conflicts_are_left_to_their_users(self):
+        custom = make_container("conflicts", conflict_resolution_policy={"mode": "Custom"})
+        both = [through(connect([region]), custom) for region in (FIRST, SECOND)]
+        both[0].create_item({"id": "old", "tenant": "t1"})
+        settled()
+        for region in (FIRST, SECOND):
+            cut(region)
+        try:
+            for n, own in enumerate(both):
+                own.create_item({"id": "new", "tenant": "t1", "n": n})
+                own.delete_item("old", "t1")
+        finally:
+            for region in (FIRST, SECOND):
+                open_links(region)
+        settled()
+        winner = both[0].read_item("new", "t1")
+
+        def conflicts(own):
+            return sorted(own.list_conflicts(), key=lambda conflict: conflict["operationType"])
+
+        for own in both:
+            created, deleted = conflicts(own)
+            self.assertEqual((created["operationType"], deleted["operationType"]), ("create", "delete"))
+            loser = json.loads(created["content"])
+            self.assertEqual((loser["n"], loser["_rid"]), (1 - winner["n"], created["resourceId"]))
+            self.assertEqual(own.get_conflict(created["id"], "t1")["id"], created["id"])
+        both[1].delete_conflict(conflicts(both[1])[0]["id"], "t1")
+        settled()
+        for own in both:
+            self.assertEqual([conflict["operationType"] for conflict in conflicts(own)], ["delete"])
+            self.assertEqual(own.read_item("new", "t1")["n"], winner["n"])
 
     def test_of_which_only_one_takes_writes_are_written_to_there_wherever_that_is(self):
         client = connect([SECOND, FIRST], SINGLE_WRITE_ENDPOINT)
