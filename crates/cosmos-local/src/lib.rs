@@ -25,14 +25,21 @@
 //! Not here, and refused by name: stored procedures, triggers, user-defined functions, deleting by partition key, users and
 //! permissions. Entra ID tokens are taken when that is switched on.
 //!
+//! In a test, with the SDK that the application uses:
+//!
 //! ```
-//! # #[tokio::main] async fn main() -> Result<(), cosmos_local::StartError> {
-//! use cosmos_local::{CosmosLocal, RegionConfig};
-//! let account = CosmosLocal::builder().region(RegionConfig::new("West US")).region(RegionConfig::new("North Europe")).start().await?;
-//! println!("CosmosDBConnection={}", account.connection_string());
-//! assert_eq!(account.links().len(), 2);
-//! account.shutdown().await;
-//! # Ok(()) }
+//! # use azure_data_cosmos::{AccountReference, CosmosClient, RoutingStrategy};
+//! # use cosmos_local::{CosmosLocal, EMULATOR_KEY, RegionConfig};
+//! # /*
+//! #[tokio::test]
+//! # */ #[tokio::main(flavor = "current_thread")] async fn main() { a_database_is_created().await.unwrap() }
+//! async fn a_database_is_created() -> Result<(), Box<dyn std::error::Error>> {
+//!     let account = CosmosLocal::builder().region(RegionConfig::new("West US")).start().await?;
+//!     let reference = AccountReference::with_authentication_key(account.endpoint().parse()?, EMULATOR_KEY);
+//!     let client = CosmosClient::builder().build(reference, RoutingStrategy::PreferredRegions(vec![])).await?;
+//!     client.create_database("shop", None).await?;
+//!     Ok(account.shutdown().await)
+//! }
 //! ```
 
 mod account;

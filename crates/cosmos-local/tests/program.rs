@@ -13,8 +13,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use support::{Container, FEED, Raw, eventually, key};
 
@@ -469,5 +471,116 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
             assert!(reader.drain(gateway).await);
             reader.check(&all);
         }
+    }
+}
+
+/// Starts it on this port and those after it; `None` where one of them is taken.
+fn start_from(port: u16, arguments: &[&str]) -> Option<Program> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cosmos-local"))
+        .args(["--json", "--ports", &port.to_string()])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    // Ended with the program where it says nothing.
+    let mut program = Program {
+        child,
+        ready: Value::Null,
+    };
+    program.ready = serde_json::from_str(&line).ok()?;
+    Some(program)
+}
+
+#[tokio::test]
+async fn it_has_the_ports_that_it_is_told_and_those_after_it() {
+    let names = ["--regions", "West US,North Europe,Southeast Asia"];
+    let free = || {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap().port()
+    };
+    // Others may take one of them first.
+    let mut tries = (0..50).map(|_| free()).filter(|port| *port < u16::MAX - 3);
+    let (first, program) = tries
+        .find_map(|port| Some((port, start_from(port, &names)?)))
+        .unwrap();
+    let regions = program.ready["regions"].as_array().unwrap().iter();
+    let endpoints = regions.map(|region| &region["endpoint"]);
+    for (port, endpoint) in (first..).zip([&program.ready["endpoint"]].into_iter().chain(endpoints))
+    {
+        assert_eq!(endpoint, &format!("http://127.0.0.1:{port}/"));
+        let raw = Raw::new(endpoint.as_str().unwrap());
+        let answer = raw.send("GET", "", &[], None).await;
+        assert_eq!(answer.status, 200, "{endpoint}");
+    }
+    assert_eq!(program.gateways().len(), 3);
+}
+
+fn definition() -> Value {
+    json!({"id": "c", "partitionKey": {"paths": ["/id"], "kind": "Hash", "version": 2}})
+}
+
+#[tokio::test]
+async fn throughput_and_partitions_are_as_it_is_told() {
+    let program = Program::start(&["--throughput", "5", "--partitions", "3"]);
+    let raw = program.gateways().remove(0);
+    assert_eq!(raw.create(definition()).await.status, 201);
+    let items = raw.container("c");
+    eventually("it is used up", async || {
+        let written = items.upsert(&key("a"), &json!({"id": "a"})).await;
+        written.codes() == (429, 3200)
+    })
+    .await;
+    let mut ranges = None;
+    eventually("there is some again", async || {
+        let answer = items.send("GET", "pkranges", "", &[], None).await;
+        ranges = answer.body["PartitionKeyRanges"].as_array().map(Vec::len);
+        answer.status == 200
+    })
+    .await;
+    assert_eq!(ranges, Some(3));
+}
+
+#[tokio::test]
+async fn changes_are_as_late_as_it_is_told() {
+    let regions = "West US,North Europe";
+    let program = Program::start(&["--lag", "300ms", "--regions", regions]);
+    let gateways = program.gateways();
+    assert_eq!(gateways[0].create(definition()).await.status, 201);
+    for (from, to) in [(0, 1), (1, 0)] {
+        let id = from.to_string();
+        let start = Instant::now();
+        let items = gateways[from].container("c");
+        let written = items.create(&key(id.clone()), &json!({"id": id})).await;
+        assert_eq!(written.status, 201);
+        let items = gateways[to].container("c");
+        eventually("it arrives", async || {
+            items.read(&key(id.clone()), &id).await.status == 200
+        })
+        .await;
+        // Times of changes are whole milliseconds.
+        assert!(start.elapsed() >= Duration::from_millis(299));
+    }
+}
+
+#[tokio::test]
+async fn old_signatures_and_entra_tokens_are_taken_as_it_is_told() {
+    let claims = URL_SAFE_NO_PAD.encode(r#"{"aud":"https://cosmos.azure.com","exp":99999999999}"#);
+    let authorization = format!("type%3Daad%26ver%3D1.0%26sig%3De30.{claims}.none");
+    for (arguments, old, entra) in [
+        (&[][..], 200, 401),
+        (&["--check-dates"][..], 403, 401),
+        (&["--entra-tokens"][..], 200, 200),
+    ] {
+        let program = Program::start(arguments);
+        let endpoint = program.ready["endpoint"].as_str().unwrap();
+        // These tests sign with a date of long ago.
+        let signed = Raw::new(endpoint).send("GET", "", &[], None).await;
+        assert_eq!(signed.status, old, "{arguments:?}");
+        let request = reqwest::Client::new().get(endpoint);
+        let answer = request.header("authorization", &authorization).send().await;
+        assert_eq!(answer.unwrap().status(), entra, "{arguments:?}");
     }
 }

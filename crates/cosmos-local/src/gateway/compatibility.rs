@@ -43,6 +43,28 @@ fn versions_are_those_of_the_suites() {
 }
 
 #[test]
+fn features_have_the_tests_that_it_names() {
+    for row in table("Features") {
+        let [feature, tests] = row.as_slice() else {
+            panic!("{row:?}")
+        };
+        let tests = quoted(tests);
+        assert!(!tests.is_empty(), "{feature}");
+        for test in tests {
+            let (file, name) = test.split_once("::").unwrap();
+            let path = format!("{}/tests/{file}", env!("CARGO_MANIFEST_DIR"));
+            let source = std::fs::read_to_string(path).unwrap();
+            let lines: Vec<&str> = source.lines().collect();
+            let start = format!("async fn {name}() {{");
+            let is_there = lines
+                .windows(2)
+                .any(|pair| pair[0].starts_with("#[tokio::test") && pair[1] == start);
+            assert!(is_there, "{feature}: {test}");
+        }
+    }
+}
+
+#[test]
 fn requests_are_answered_as_it_says() {
     for row in table("Requests") {
         let [request, body, status] = row.as_slice() else {

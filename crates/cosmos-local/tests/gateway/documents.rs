@@ -1083,3 +1083,186 @@ async fn what_is_read_at_once_has_an_end() {
     assert_eq!(many.body[2]["subStatusCode"], 3402, "{:?}", many.body[2]);
     account.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_item_can_be_written_only_where_there_is_none() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    let none = ("if-none-match", "*");
+    let item = |n: u64| json!({"id": "a", "k": "t", "n": n});
+    let write = async |headers: &[(&str, &str)], n| {
+        let item = item(n);
+        let written = items.send("POST", "docs", &k, headers, Some(&item)).await;
+        written.codes()
+    };
+    let upsert = async |n| write(&[UPSERT, none], n).await;
+    let create = async |n| write(&[none], n).await;
+    assert_eq!(upsert(1).await, (201, 0));
+    assert_eq!(upsert(2).await, (412, 0));
+    assert_eq!(create(2).await, (409, 0));
+    assert_eq!(items.read(&k, "a").await.body["n"], 1);
+    items.delete(&k, "a").await;
+    assert_eq!(create(3).await, (201, 0));
+    items.delete(&k, "a").await;
+    assert_eq!(upsert(4).await, (201, 0));
+    assert_eq!(items.read(&k, "a").await.body["n"], 4);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn operations_of_a_batch_have_conditions_of_their_own() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    let item = |id: &str, n: u64| json!({"id": id, "k": "t", "n": n});
+    let first = items.upsert(&k, &item("a", 1)).await;
+    let stale = first.header("etag").to_owned();
+    let second = items.upsert(&k, &item("a", 2)).await;
+    let current = second.header("etag").to_owned();
+    let before = items.changes(None, &[]).await.header("etag").to_owned();
+    let incr = json!([{"op": "incr", "path": "/n", "value": 1}]);
+    let statuses = |answer: &crate::support::Answer| -> Vec<u64> {
+        let results = answer.body.as_array().unwrap().iter();
+        results
+            .map(|it| it["statusCode"].as_u64().unwrap())
+            .collect()
+    };
+    for refused in [
+        json!({"operationType": "Replace", "id": "a", "ifMatch": stale, "resourceBody": item("a", 3)}),
+        json!({"operationType": "Upsert", "ifMatch": stale, "resourceBody": item("a", 3)}),
+        json!({"operationType": "Patch", "id": "a", "ifMatch": stale, "resourceBody": {"operations": incr}}),
+        json!({"operationType": "Delete", "id": "a", "ifMatch": stale}),
+        json!({"operationType": "Upsert", "ifNoneMatch": "*", "resourceBody": item("a", 3)}),
+    ] {
+        let operations = json!([
+            {"operationType": "Create", "resourceBody": item("new", 1)},
+            refused,
+            {"operationType": "Read", "id": "a"},
+        ]);
+        let failed = items.batch(&k, operations).await;
+        let expected = (207, vec![424, 412, 424]);
+        assert_eq!((failed.status, statuses(&failed)), expected, "{refused}");
+        assert_eq!(items.read(&k, "new").await.status, 404);
+        assert_eq!(items.changes(Some(&before), &[]).await.status, 304);
+    }
+    let operations = json!([
+        {"operationType": "Upsert", "ifNoneMatch": "*", "resourceBody": item("new", 1)},
+        {"operationType": "Replace", "id": "a", "ifMatch": current, "resourceBody": item("a", 3)},
+        {"operationType": "Delete", "id": "new", "ifMatch": "*"},
+    ]);
+    let done = items.batch(&k, operations).await;
+    assert_eq!((done.status, statuses(&done)), (200, vec![201, 200, 204]));
+    assert_eq!(items.read(&k, "a").await.body["n"], 3);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn system_properties_are_the_regions_whatever_a_client_sends() {
+    let (account, items) = container(simple()).await;
+    let k = key("t");
+    let container = items.raw.send("GET", &items.path, &[], None).await.body;
+    let now = || jiff::Timestamp::now().as_second();
+    let sent = json!({
+        "id": "a", "k": "t", "n": 1, "_rid": "mine", "_self": "mine", "_etag": "mine", "_attachments": "mine",
+        "_ts": 1, "_lsn": 1,
+    });
+    let check = |item: &Value, since: i64| {
+        let rid = item["_rid"].as_str().unwrap();
+        let own = format!("{}docs/{rid}/", container["_self"].as_str().unwrap());
+        assert_eq!(item["_self"], own.as_str());
+        assert_eq!(item["_attachments"], "attachments/");
+        let time = item["_ts"].as_i64().unwrap();
+        assert!(since <= time && time <= now(), "{item}");
+        assert_ne!(item["_etag"], "mine");
+        let members = item.as_object().unwrap().keys();
+        let expected = [
+            "id",
+            "k",
+            "n",
+            "_rid",
+            "_self",
+            "_etag",
+            "_attachments",
+            "_ts",
+        ];
+        let mut members: Vec<&str> = members.map(String::as_str).collect();
+        members.sort_unstable();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(members, expected);
+    };
+    let mut rids = Vec::new();
+    for (method, path, headers) in [
+        ("POST", "docs", &[][..]),
+        ("POST", "docs", &[UPSERT][..]),
+        ("PUT", "docs/a", &[][..]),
+    ] {
+        let since = now();
+        let written = items.send(method, path, &k, headers, Some(&sent)).await;
+        assert!(matches!(written.status, 200 | 201), "{written:?}");
+        check(&written.body, since);
+        assert_eq!(written.body["_etag"], written.header("etag"));
+        assert_eq!(items.read(&k, "a").await.body, written.body);
+        rids.push(written.body["_rid"].clone());
+    }
+    assert!(rids.iter().all(|rid| *rid == rids[0]), "{rids:?}");
+    let mut other = sent.clone();
+    other["id"] = json!("b");
+    let since = now();
+    let batch = json!([{"operationType": "Create", "resourceBody": other}]);
+    let done = items.batch(&k, batch).await;
+    check(&done.body[0]["resourceBody"], since);
+    assert_eq!(done.body[0]["resourceBody"]["_etag"], done.body[0]["eTag"]);
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn items_without_a_time_to_live_have_that_of_their_container() {
+    let account = start(2).await;
+    let raw = gateways(&account);
+    assert_eq!(
+        raw[0].create(with("defaultTtl", json!(1))).await.status,
+        201
+    );
+    let both = [raw[0].container("c"), raw[1].container("c")];
+    let k = key("t");
+    let versions = async |items: &Container, after: &str| {
+        let headers = [("a-im", "Full-Fidelity Feed"), ("if-none-match", after)];
+        items.send("GET", "docs", "", &headers, None).await
+    };
+    let mut starts = Vec::new();
+    for items in &both {
+        starts.push(versions(items, "*").await.header("etag").to_owned());
+    }
+    for item in [
+        json!({"id": "for-ever", "k": "t", "ttl": -1}),
+        json!({"id": "long", "k": "t", "ttl": 1000}),
+        json!({"id": "usual", "k": "t"}),
+    ] {
+        assert_eq!(both[0].upsert(&k, &item).await.status, 201);
+    }
+    settled(&account).await;
+    for (items, start) in both.iter().zip(&starts) {
+        eventually("the item expires", async || {
+            items.read(&k, "usual").await.status == 404
+        })
+        .await;
+        let expired = async || -> Vec<Value> {
+            let page = versions(items, start).await;
+            let rows = page.documents().iter().map(|row| &row["metadata"]);
+            let expired = rows.filter(|it| it["timeToLiveExpired"] == true);
+            let expired = expired.map(|it| json!([it["operationType"], it["id"]]));
+            expired.collect()
+        };
+        eventually("the expiry is in the feed", async || {
+            !expired().await.is_empty()
+        })
+        .await;
+        for row in expired().await {
+            assert_eq!(row, json!(["delete", "usual"]));
+        }
+        for id in ["for-ever", "long"] {
+            assert_eq!(items.read(&k, id).await.status, 200, "{id}");
+        }
+    }
+    account.shutdown().await;
+}

@@ -134,6 +134,45 @@ async fn ranges_divide_a_container_and_a_split_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
+async fn a_place_in_a_range_that_was_split_is_good_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = async || {
+        let builder = builder(2).data_dir(Some(folder.path().to_owned()));
+        builder.start().await.unwrap()
+    };
+    let account = open().await;
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = raw[0].container("c");
+    fill(&items, 0, 20).await;
+    let (before, token) = drain(&items, "0", None).await;
+    assert_eq!(before.len(), 20);
+    account.split_partition("db", "c", "0").unwrap();
+    fill(&items, 20, 20).await;
+    settled(&account).await;
+    account.shutdown().await;
+
+    let account = open().await;
+    assert_eq!(account.partitions("db", "c").unwrap(), ["1", "2"]);
+    for raw in gateways(&account) {
+        let items = raw.container("c");
+        let parent = [("x-ms-documentdb-partitionkeyrangeid", "0")];
+        let gone = items.changes(Some(&token), &parent).await;
+        assert_eq!(gone.codes(), (410, 1002));
+        let known = items.send("GET", "pkranges", "", &[], None).await;
+        assert_eq!(known.body["PartitionKeyRanges"][1]["parents"], json!(["0"]));
+        let (mut ids, _) = drain(&items, "1", Some(token.clone())).await;
+        let (second, _) = drain(&items, "2", Some(token.clone())).await;
+        assert!(!ids.is_empty() && !second.is_empty());
+        ids.extend(second);
+        ids.sort();
+        let expected: Vec<String> = (20..40).map(|n| format!("k{n}")).collect();
+        assert_eq!(ids, expected, "nothing lost, or twice");
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
 async fn merged_ranges_go_on_where_their_parents_were() {
     let account = builder(2).partitions(3).start().await.unwrap();
     let raw = gateways(&account);
@@ -424,4 +463,155 @@ async fn a_reader_beside_many_writers_misses_nothing() {
         }
         account.shutdown().await;
     }
+}
+
+/// Reads the feed of a container range by range, as clients do that know ranges and not what becomes of them.
+struct Reader {
+    items: Container,
+    ranges: Vec<(String, String, String)>,
+    /// Start and end of a part of the container, and how far it is read.
+    parts: Vec<(String, String, Option<String>)>,
+    seen: Vec<String>,
+    /// How often it was told that a range is gone.
+    gone: usize,
+}
+
+impl Reader {
+    async fn new(items: Container) -> Self {
+        let mut reader = Self {
+            items,
+            ranges: Vec::new(),
+            parts: vec![(String::new(), "FF".to_owned(), None)],
+            seen: Vec::new(),
+            gone: 0,
+        };
+        reader.learn().await;
+        reader
+    }
+
+    /// Looks up the ranges, and divides parts that are in several; those of ranges that were merged stay as they are.
+    async fn learn(&mut self) {
+        let known = self.items.send("GET", "pkranges", "", &[], None).await;
+        self.ranges = ranges(&known);
+        let parts = std::mem::take(&mut self.parts);
+        for (start, end, after) in parts {
+            for (_, first, last) in &self.ranges {
+                let (first, last) = (
+                    start.clone().max(first.clone()),
+                    end.clone().min(last.clone()),
+                );
+                if first < last {
+                    self.parts.push((first, last, after.clone()));
+                }
+            }
+        }
+    }
+
+    /// Reads a page of each part; says whether all were at their end.
+    async fn read(&mut self) -> bool {
+        let (mut is_over, mut at) = (true, 0);
+        while at < self.parts.len() {
+            let (start, end, after) = &self.parts[at];
+            let mut ranges = self.ranges.iter();
+            let range = ranges.find(|(_, first, last)| first <= start && end <= last);
+            let headers = [
+                (
+                    "x-ms-documentdb-partitionkeyrangeid",
+                    range.unwrap().0.as_str(),
+                ),
+                ("x-ms-start-epk", start.as_str()),
+                ("x-ms-end-epk", end.as_str()),
+                ("x-ms-read-key-type", "EffectivePartitionKeyRange"),
+                ("x-ms-max-item-count", "5"),
+            ];
+            let page = self.items.changes(after.as_deref(), &headers).await;
+            if page.codes() == (410, 1002) {
+                self.gone += 1;
+                self.learn().await;
+                // The parts may be others.
+                return false;
+            }
+            assert!(matches!(page.status, 200 | 304), "{page:?}");
+            is_over &= page.status == 304;
+            self.seen.extend(page.ids().into_iter().map(str::to_owned));
+            self.parts[at].2 = Some(page.header("etag").to_owned());
+            at += 1;
+        }
+        is_over
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_ranges_miss_nothing_while_these_split_and_merge() {
+    const WRITERS: usize = 4;
+    const WRITES: usize = 100;
+    let account = builder(2).partitions(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let items = raw[writer % 2].container("c");
+        writers.spawn(async move {
+            for n in 0..WRITES {
+                let id = format!("{writer}-{n}");
+                let item = json!({"id": id, "k": id});
+                let written = items.create(&key(id.clone()), &item).await;
+                assert_eq!(written.status, 201, "{written:?}");
+            }
+        });
+    }
+    let mut readers = Vec::new();
+    for raw in &raw {
+        readers.push(Reader::new(raw.container("c")).await);
+    }
+    // What is done to the ranges, always when so many items more have been read.
+    let ranges = || account.partitions("db", "c").unwrap();
+    let split = |at: usize| {
+        account.split_partition("db", "c", &ranges()[at]).unwrap();
+    };
+    let merge = |at: usize| {
+        let (first, second) = (&ranges()[at], &ranges()[at + 1]);
+        account
+            .merge_partitions("db", "c", [first, second])
+            .unwrap();
+    };
+    let changes: [&dyn Fn(); 7] = [
+        &|| split(0),
+        &|| merge(1),
+        &|| split(1),
+        &|| split(0),
+        &|| merge(0),
+        &|| merge(1),
+        &|| split(1),
+    ];
+    let total = WRITERS * WRITES;
+    let mut done = 0;
+    eventually("everything is read", async || {
+        let mut is_over = true;
+        for reader in &mut readers {
+            is_over &= reader.read().await;
+        }
+        let read = readers
+            .iter()
+            .map(|reader| reader.seen.len())
+            .min()
+            .unwrap();
+        if done < changes.len() && read >= (done + 1) * total / 10 {
+            changes[done]();
+            done += 1;
+        }
+        is_over && read >= total
+    })
+    .await;
+    while let Some(writer) = writers.join_next().await {
+        writer.unwrap();
+    }
+    assert_eq!((done, ranges().len()), (changes.len(), 3));
+    for reader in readers {
+        let unique: BTreeSet<&String> = reader.seen.iter().collect();
+        let counts = (reader.seen.len(), unique.len());
+        assert_eq!(counts, (total, total), "nothing lost, or twice");
+        assert!(reader.gone > 0);
+    }
+    account.shutdown().await;
 }

@@ -578,6 +578,45 @@ async fn a_feed_from_a_time_has_what_arrived_since_however_old_it_is() {
 }
 
 #[tokio::test]
+async fn a_feed_from_a_time_has_the_same_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = async || {
+        let builder = builder(2).data_dir(Some(folder.path().to_owned()));
+        builder.start().await.unwrap()
+    };
+    let account = open().await;
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items: Vec<Container> = raw.iter().map(|raw| raw.container("c")).collect();
+    let k = key("t");
+    let ts = |answer: &Answer| answer.body["_ts"].as_i64().unwrap();
+    items[1].upsert(&k, &item("before")).await;
+    set_links(&account, LinkState::Cut);
+    let late = ts(&items[0].upsert(&k, &item("late")).await);
+    let mut since = 0;
+    eventually("the next second", async || {
+        since = ts(&items[1].upsert(&k, &item("after")).await);
+        since > late
+    })
+    .await;
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    let date = http_date(since);
+    let from_then = [("if-modified-since", date.as_str())];
+    let page = items[1].changes(None, &from_then).await;
+    assert_eq!(page.ids(), ["after", "late"], "{page:?}");
+    account.shutdown().await;
+
+    let account = open().await;
+    let items = gateways(&account).remove(1).container("c");
+    let page = items.changes(None, &from_then).await;
+    assert_eq!(page.ids(), ["after", "late"], "{page:?}");
+    let all = items.changes(None, &[]).await;
+    assert_eq!(all.ids(), ["before", "after", "late"], "{all:?}");
+    account.shutdown().await;
+}
+
+#[tokio::test]
 async fn offers_are_found_by_whom_they_are_for() {
     let account = start(1).await;
     let raw = gateways(&account).remove(0);

@@ -1,6 +1,6 @@
 //! Several regions: who takes writes, outages, links, and conflicts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cosmos_local::{
     Account, Availability, ControlError, Failover, Fault, LinkQuality, LinkState, Operation,
@@ -771,6 +771,179 @@ async fn a_reader_that_moves_is_not_left_with_a_version_that_was_replaced() {
         assert_eq!(items[0].changes(Some(etag), &[]).await.status, 304);
         account.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn a_lag_holds_back_one_direction_and_not_the_other() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    let set_lag = |lag| {
+        let set = account.set_link(REGIONS[0], REGIONS[1], LinkState::Open, Some(lag));
+        set.unwrap();
+    };
+    let is_there = async |region: usize, id: &str| {
+        let read = items[region].read(&key("t"), id).await;
+        read.status == 200
+    };
+    let lag = Duration::from_millis(300);
+    set_lag(lag);
+    let start = Instant::now();
+    put(&items[0], "a", json!({})).await;
+    eventually("it arrives", async || is_there(1, "a").await).await;
+    // Times of changes are whole milliseconds.
+    let (passed, least) = (start.elapsed(), lag - Duration::from_millis(1));
+    assert!(passed >= least, "after {passed:?}");
+
+    set_lag(Duration::from_secs(3600));
+    put(&items[0], "there", json!({})).await;
+    put(&items[1], "back", json!({})).await;
+    eventually("it arrives", async || is_there(0, "back").await).await;
+    assert!(!is_there(1, "there").await);
+    set_lag(Duration::ZERO);
+    eventually("it arrives", async || is_there(1, "there").await).await;
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn jitter_holds_back_each_write_for_another_time() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    let quality = LinkQuality {
+        jitter: Duration::from_millis(200),
+        ..LinkQuality::default()
+    };
+    let [from, to] = [REGIONS[0], REGIONS[1]];
+    account.set_link_quality(from, to, quality).unwrap();
+    let mut times = Vec::new();
+    for n in 0..20 {
+        let start = Instant::now();
+        put(&items[0], &n.to_string(), json!({})).await;
+        settled(&account).await;
+        times.push(start.elapsed());
+    }
+    let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    // That twenty of them are so near to each other does not happen by chance.
+    assert!(*most - *least > Duration::from_millis(50), "{times:?}");
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn throughput_is_of_each_region() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    raw[0].create(definition()).await;
+    let items = containers(&raw);
+    account.limit_throughput(REGIONS[0], Some(1)).unwrap();
+    eventually("it is used up", async || {
+        put(&items[0], "a", json!({})).await.status == 429
+    })
+    .await;
+    for n in 0..20 {
+        let written = put(&items[1], &n.to_string(), json!({})).await;
+        assert_eq!(written.status, 201, "{written:?}");
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_session_of_the_write_region_waits_where_its_writes_have_not_arrived() {
+    let (account, _, items) = single_write().await;
+    set_links(&account, LinkState::Cut);
+    let written = put(&items[0], "a", json!({})).await;
+    let token = written.header("x-ms-session-token");
+    let read = async |headers: &[(&str, &str)]| {
+        let k = key("t");
+        let read = items[1].send("GET", "docs/a", &k, headers, None).await;
+        read.codes()
+    };
+    let session = [("x-ms-session-token", token)];
+    assert_eq!(read(&session).await, (404, 1002));
+    assert_eq!(read(&[]).await, (404, 0));
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    assert_eq!(read(&session).await, (200, 0));
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_version_without_a_number_at_the_conflict_path_ranks_by_its_time() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut by_rank = definition();
+    by_rank["conflictResolutionPolicy"] =
+        json!({"mode": "LastWriterWins", "conflictResolutionPath": "/rank"});
+    raw[0].create(by_rank).await;
+    let items = containers(&raw);
+    set_links(&account, LinkState::Cut);
+    let after_all_time = 9_000_000_000_000_u64;
+    let cases = [
+        ("a", json!({"rank": 5}), json!({"n": 1}), 1),
+        ("b", json!({"rank": after_all_time}), json!({"n": 1}), 0),
+        ("c", json!({"rank": "text"}), json!({"rank": 5}), 0),
+        (
+            "d",
+            json!({"rank": null}),
+            json!({"rank": after_all_time}),
+            1,
+        ),
+    ];
+    for (id, first, second, _) in &cases {
+        put(&items[0], id, first.clone()).await;
+        put(&items[1], id, second.clone()).await;
+    }
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    for (id, first, second, winner) in &cases {
+        let expected = [first, second][*winner];
+        for items in &items {
+            let read = items.read(&key("t"), id).await.body;
+            for (name, value) in expected.as_object().unwrap() {
+                assert_eq!(&read[name], value, "{id}");
+            }
+        }
+    }
+    account.shutdown().await;
+}
+
+#[tokio::test]
+async fn losers_are_created_and_deleted_versions_too() {
+    let account = builder(2).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut custom = definition();
+    custom["conflictResolutionPolicy"] = json!({"mode": "Custom"});
+    raw[0].create(custom).await;
+    let items = containers(&raw);
+    put(&items[0], "old", json!({})).await;
+    settled(&account).await;
+    set_links(&account, LinkState::Cut);
+    for (number, items) in items.iter().enumerate() {
+        put(items, "new", json!({"from": number})).await;
+        assert_eq!(items.delete(&key("t"), "old").await.status, 204);
+    }
+    set_links(&account, LinkState::Open);
+    settled(&account).await;
+    let winner = items[0].read(&key("t"), "new").await.body;
+    for items in &items {
+        let feed = items.send("GET", "conflicts", "", &[], None).await;
+        let conflicts = feed.body["Conflicts"].as_array().unwrap();
+        let of = |kind: &str| {
+            let mut found = conflicts.iter().filter(|it| it["operationType"] == kind);
+            (found.next().unwrap(), found.count())
+        };
+        let (created, more) = of("create");
+        let content: Value = serde_json::from_str(created["content"].as_str().unwrap()).unwrap();
+        assert_eq!((&content["id"], more), (&json!("new"), 0));
+        assert_ne!(content["from"], winner["from"]);
+        // A delete loses against another one.
+        let (deleted, more) = of("delete");
+        assert_eq!((&deleted["content"], more), (&json!(""), 0));
+        assert_eq!(conflicts.len(), 2, "{conflicts:?}");
+    }
+    account.shutdown().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 // The change feed: read to its end, and on from there.
 
-import { ChangeFeedStartFrom } from "@azure/cosmos";
+import { ChangeFeedMode, ChangeFeedStartFrom } from "@azure/cosmos";
 import assert from "node:assert/strict";
 import { before, suite, test } from "node:test";
 import { connect, makeContainer, regions, settled, split, through } from "./support.mjs";
@@ -73,6 +73,30 @@ suite("the change feed", () => {
     await put(12);
     const [second] = await drain(growing, ChangeFeedStartFrom.Continuation(then));
     assert.deepEqual(second.map(Number).sort((a, b) => a - b), Array.from({ length: 12 }, (_, n) => n + 12));
+  });
+
+  test("of all versions and deletes has each of them, and goes on from a continuation", async () => {
+    const kept = await makeContainer("versions");
+    const drain = async (changeFeedStartFrom) => {
+      const options = { changeFeedStartFrom, changeFeedMode: ChangeFeedMode.AllVersionsAndDeletes };
+      const iterator = kept.items.getChangeFeedIterator(options);
+      const rows = [];
+      for (;;) {
+        const { result, statusCode, continuationToken } = await iterator.readNext();
+        if (statusCode === 304) return [rows, continuationToken];
+        for (const { current, metadata } of result) rows.push([metadata.operationType, current?.n]);
+      }
+    };
+    await kept.items.create({ id: "before", tenant: "t1" });
+    const [none, now] = await drain(ChangeFeedStartFrom.Now());
+    assert.deepEqual(none, []);
+    await kept.items.create({ id: "a", tenant: "t1", n: 1 });
+    await kept.items.upsert({ id: "a", tenant: "t1", n: 2 });
+    const [first, then] = await drain(ChangeFeedStartFrom.Continuation(now));
+    assert.deepEqual(first, [["create", 1], ["replace", 2]]);
+    await kept.item("a", "t1").delete();
+    assert.deepEqual((await drain(ChangeFeedStartFrom.Continuation(then)))[0], [["delete", undefined]]);
+    assert.equal((await drain(ChangeFeedStartFrom.Continuation(now)))[0].length, 3);
   });
 
   test("of another region has what was written here", async () => {

@@ -56,10 +56,11 @@ export async function attempts(action) {
   return [result, recorded];
 }
 
-/** A new container of this name, keyed by `/tenant`. */
-export async function makeContainer(id, client = connect()) {
+/** A new container of this name, keyed by `/tenant`; `more` is of its definition. */
+export async function makeContainer(id, client = connect(), more = {}) {
   const { database } = await client.databases.createIfNotExists({ id: "javascript" });
-  const { container } = await database.containers.create({ id, partitionKey: { paths: ["/tenant"], kind: "Hash", version: 2 } });
+  const partitionKey = { paths: ["/tenant"], kind: "Hash", version: 2 };
+  const { container } = await database.containers.create({ id, partitionKey, ...more });
   return container;
 }
 

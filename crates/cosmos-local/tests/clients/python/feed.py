@@ -59,6 +59,25 @@ class ChangeFeed(unittest.TestCase):
         second, _ = drain(growing, continuation=then)
         self.assertEqual(sorted(map(int, second)), list(range(12, 24)))
 
+    def test_of_all_versions_and_deletes_has_each_of_them_and_goes_on(self):
+        kept = make_container("versions")
+
+        def drain_versions(**start):
+            rows = kept.query_items_change_feed(mode="AllVersionsAndDeletes", **start)
+            found = [(row["metadata"]["operationType"], row.get("current", {}).get("n")) for row in rows]
+            return found, kept.client_connection.last_response_headers["etag"]
+
+        kept.create_item({"id": "before", "tenant": "t1"})
+        none, now = drain_versions(start_time="Now")
+        self.assertEqual(none, [])
+        kept.create_item({"id": "a", "tenant": "t1", "n": 1})
+        kept.upsert_item({"id": "a", "tenant": "t1", "n": 2})
+        found, then = drain_versions(continuation=now)
+        self.assertEqual(found, [("create", 1), ("replace", 2)])
+        kept.delete_item("a", "t1")
+        self.assertEqual(drain_versions(continuation=then)[0], [("delete", None)])
+        self.assertEqual(len(drain_versions(continuation=now)[0]), 3)
+
     def test_of_another_region_has_what_was_written_here(self):
         orders = make_container("feed-afar")
         far = through(connect([REGIONS[-1]]), orders)

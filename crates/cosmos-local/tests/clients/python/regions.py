@@ -1,5 +1,7 @@
 """Several regions that all take writes, and one of them going away."""
 
+import itertools
+import json
 import unittest
 from functools import partial
 from unittest import mock
@@ -26,10 +28,17 @@ from support import (
 FIRST, SECOND = REGIONS[:2]
 
 
-def five_minutes_later():
-    """Moves the clock by which a client decides to ask for the account's regions again."""
-    now = _global_endpoint_manager.current_time_millis
-    return mock.patch.object(_global_endpoint_manager, "current_time_millis", lambda: now() + 5 * 60 * 1000 + 1)
+def five_minutes_pass_at_each_look():
+    """Moves the clock by which a client decides to ask for the account's regions again.
+
+    Once is not enough: a client that asks at the moment does not ask again (`_start_background_refresh`).
+    """
+    now, looks = _global_endpoint_manager.current_time_millis, itertools.count(1)
+
+    def later():
+        return now() + next(looks) * (5 * 60 * 1000 + 1)
+
+    return mock.patch.object(_global_endpoint_manager, "current_time_millis", later)
 
 
 class Regions(unittest.TestCase):
@@ -87,7 +96,7 @@ class Regions(unittest.TestCase):
         finally:
             set_online(FIRST)
         settled()
-        with five_minutes_later():
+        with five_minutes_pass_at_each_look():
             eventually("it comes back", lambda: attempts.of(read) == [(FIRST, 200)])
             eventually("and writes there", lambda: [attempt[0] for attempt in put("after")] == [FIRST])
 
@@ -114,6 +123,38 @@ class Regions(unittest.TestCase):
         settled()
         self.assertEqual(attempts.of(read), [(SECOND, 200)])
         self.assertEqual(read()["n"], 3)
+
+    def test_keep_what_has_lost_where_conflicts_are_left_to_their_users(self):
+        custom = make_container("conflicts", conflict_resolution_policy={"mode": "Custom"})
+        both = [through(connect([region]), custom) for region in (FIRST, SECOND)]
+        both[0].create_item({"id": "old", "tenant": "t1"})
+        settled()
+        for region in (FIRST, SECOND):
+            cut(region)
+        try:
+            for n, own in enumerate(both):
+                own.create_item({"id": "new", "tenant": "t1", "n": n})
+                own.delete_item("old", "t1")
+        finally:
+            for region in (FIRST, SECOND):
+                open_links(region)
+        settled()
+        winner = both[0].read_item("new", "t1")
+
+        def conflicts(own):
+            return sorted(own.list_conflicts(), key=lambda conflict: conflict["operationType"])
+
+        for own in both:
+            created, deleted = conflicts(own)
+            self.assertEqual((created["operationType"], deleted["operationType"]), ("create", "delete"))
+            loser = json.loads(created["content"])
+            self.assertEqual((loser["n"], loser["_rid"]), (1 - winner["n"], created["resourceId"]))
+            self.assertEqual(own.get_conflict(created["id"], "t1")["id"], created["id"])
+        both[1].delete_conflict(conflicts(both[1])[0]["id"], "t1")
+        settled()
+        for own in both:
+            self.assertEqual([conflict["operationType"] for conflict in conflicts(own)], ["delete"])
+            self.assertEqual(own.read_item("new", "t1")["n"], winner["n"])
 
     def test_of_which_only_one_takes_writes_are_written_to_there_wherever_that_is(self):
         client = connect([SECOND, FIRST], SINGLE_WRITE_ENDPOINT)

@@ -30,10 +30,10 @@ def connect(preferred=None, endpoint=ENDPOINT, **options):
     )
 
 
-def make_container(name, client=None):
-    """A new container of this name, keyed by /tenant."""
+def make_container(name, client=None, **more):
+    """A new container of this name, keyed by /tenant; `more` is of its definition."""
     database = (client or connect()).create_database_if_not_exists("python")
-    return database.create_container(name, PartitionKey("/tenant"))
+    return database.create_container(name, PartitionKey("/tenant"), **more)
 
 
 def through(client, container):
