@@ -422,6 +422,19 @@ impl World {
         }
     }
 
+    /// Changes how a region meets its clients. When it comes back, somebody else may have its port for a moment.
+    async fn set_availability(&self, region: usize, availability: Availability) {
+        support::eventually("the region has its port", async || {
+            let set = self.account.set_availability(REGIONS[region], availability);
+            match set.await {
+                Ok(()) => true,
+                Err(ControlError::Listen { .. }) => false,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await;
+    }
+
     /// The regions that the account began with, and no other.
     async fn restore(&mut self) {
         for region in 0..COUNT {
@@ -856,11 +869,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
                     (false, 0) => Availability::Refusing,
                     (false, _) => Availability::Failing,
                 };
-                world
-                    .account
-                    .set_availability(REGIONS[region], availability)
-                    .await
-                    .unwrap();
+                world.set_availability(region, availability).await;
             }
             90..93 => {
                 let missing: Vec<usize> = (0..COUNT).filter(|it| !members.contains(it)).collect();
@@ -1048,10 +1057,7 @@ async fn run(world: &mut World, seed: u64, data: Option<&Path>) -> Result<(), St
 
 async fn set_online(world: &World, online: &mut [bool; COUNT], region: usize) {
     if !online[region] {
-        let set = world
-            .account
-            .set_availability(REGIONS[region], Availability::Online);
-        set.await.unwrap();
+        world.set_availability(region, Availability::Online).await;
         online[region] = true;
     }
 }
