@@ -42,6 +42,16 @@ pub(crate) struct Record {
     pub(crate) followers: u64,
     /// Values that are unique under the partition key, as [`crate::document::unique_values`] has them.
     pub(crate) unique: Vec<String>,
+    /// The mutation that this one says again, to let go of another that had lost against it.
+    pub(crate) repeats: Option<Box<Mutation>>,
+}
+
+/// Which mutation, in the order of hybrid clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Mutation {
+    pub(crate) stamp: u64,
+    pub(crate) origin: usize,
+    pub(crate) number: u64,
 }
 
 /// Which item: its partition key value, then its id. The texts are shared by the item, its versions and its places in feeds.
@@ -53,7 +63,7 @@ pub(crate) struct ItemKey {
 
 impl Record {
     /// Whether the writer of this record had seen `other`.
-    fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         vector::at(&self.context, other.origin) >= other.number
     }
 
@@ -71,9 +81,25 @@ impl Record {
         self.kind()
             .cmp(&other.kind())
             .then(self.rank.total_cmp(&other.rank))
-            .then(self.stamp.cmp(&other.stamp))
+            .then(self.mutation().cmp(&other.mutation()))
             .then(self.origin.cmp(&other.origin))
             .then(self.number.cmp(&other.number))
+    }
+
+    /// The mutation that it is, or says again.
+    pub(crate) fn mutation(&self) -> Mutation {
+        let own = Mutation {
+            stamp: self.stamp,
+            origin: self.origin,
+            number: self.number,
+        };
+        self.repeats.as_deref().copied().unwrap_or(own)
+    }
+
+    /// Whether the writer of this record had seen what another one says.
+    fn knows(&self, other: &Self) -> bool {
+        let Mutation { origin, number, .. } = other.mutation();
+        vector::at(&self.context, origin) >= number
     }
 
     /// When it was accepted, in milliseconds since 1970.
@@ -111,9 +137,60 @@ pub(crate) fn merge<R: AsRef<Record>>(siblings: &mut Vec<R>, record: R) -> Vec<R
 
 /// The record that everybody sees.
 pub(crate) fn winner<R: AsRef<Record>>(siblings: &[R]) -> Option<&R> {
-    siblings
-        .iter()
-        .max_by(|a, b| a.as_ref().precedence(b.as_ref()))
+    if let [only] = siblings {
+        return Some(only);
+    }
+    let precedence = |a: &&R, b: &&R| a.as_ref().precedence(b.as_ref());
+    let standing = siblings.iter().filter(|it| !is_outdated(*it, siblings));
+    standing
+        .max_by(precedence)
+        .or_else(|| siblings.iter().max_by(precedence))
+}
+
+/// Whether a sibling only says again what another one was written in knowledge of. Whoever let go of a conflict did not mean
+/// to undo what somebody else made of the item at the same time.
+fn is_outdated<R: AsRef<Record>>(sibling: &R, siblings: &[R]) -> bool {
+    let sibling = sibling.as_ref();
+    let is_newer = |other: &Record| other.mutation() != sibling.mutation() && other.knows(sibling);
+    sibling.repeats.is_some() && siblings.iter().any(|other| is_newer(other.as_ref()))
+}
+
+/// Siblings that have lost against the winner, and not because they are outdated or say what it says; in an order that does
+/// not depend on which came first.
+pub(crate) fn losers<R: AsRef<Record>>(siblings: &[R]) -> Vec<&R> {
+    let said = |record: &R| record.as_ref().mutation();
+    let winner = winner(siblings).map(said);
+    let has_lost = |it: &&R| Some(said(it)) != winner && !is_outdated(*it, siblings);
+    let mut losers: Vec<&R> = siblings.iter().filter(has_lost).collect();
+    losers.sort_unstable_by_key(|record| (record.as_ref().origin, record.as_ref().number));
+    losers
+}
+
+/// A record that says again what the winner says, and replaces one of those that have lost, by its region and number; the
+/// others stay in conflict with it. `None` when that one is none of them.
+///
+/// Its context is this one, but for what would let go of the others too. Rarely, that cannot be told apart: where conflicts
+/// of one item were let go of in several regions at the same time. Then the record does not replace the one it is about.
+pub(crate) fn dismissal<R: AsRef<Record>>(
+    siblings: &[R],
+    context: Vec<u64>,
+    loser: (usize, u64),
+) -> Option<Record> {
+    let name = |record: &&R| (record.as_ref().origin, record.as_ref().number);
+    let losers = losers(siblings);
+    losers.iter().find(|record| name(record) == loser)?;
+    let winner = winner(siblings)?.as_ref();
+    let mut record = winner.clone();
+    record.repeats = Some(Box::new(winner.mutation()));
+    record.context = context;
+    for other in losers.iter().filter(|other| name(other) != loser) {
+        let (other, said) = (other.as_ref(), other.as_ref().mutation());
+        for (origin, number) in [(other.origin, other.number), (said.origin, said.number)] {
+            let known = vector::at(&record.context, origin).min(number - 1);
+            vector::set(&mut record.context, origin, known);
+        }
+    }
+    Some(record)
 }
 
 /// Whether nothing but a delete is left of an item, which may be forgotten when that is so of all mutations up to `known`:
@@ -123,12 +200,9 @@ pub(crate) fn is_forgettable<R: AsRef<Record>>(
     known: &[u64],
     keeps_conflicts: bool,
 ) -> bool {
-    let Some(winner) = winner(siblings).map(AsRef::as_ref) else {
-        return false;
-    };
     let mut records = siblings.iter().map(AsRef::as_ref);
-    winner.body.is_none()
-        && (!keeps_conflicts || records.clone().all(|record| record.etag == winner.etag))
+    winner(siblings).is_some_and(|winner| winner.as_ref().body.is_none())
+        && (!keeps_conflicts || losers(siblings).is_empty())
         && records.all(|record| vector::at(known, record.origin) >= record.number)
 }
 
@@ -164,6 +238,7 @@ pub(crate) mod tests {
             is_expiry: false,
             followers: 0,
             unique: Vec::new(),
+            repeats: None,
         })
     }
 
@@ -212,10 +287,34 @@ pub(crate) mod tests {
         assert_eq!(seen([update, expiry, delete.clone()]), delete.etag);
     }
 
+    #[test]
+    fn who_lets_go_of_a_conflict_undoes_nothing() {
+        for puts in [[true, true], [false, true], [true, false]] {
+            // One region lets go of the loser, while another writes the item in knowledge of both.
+            let loser = record(0, 1, [0, 0, 0], 1.0, true);
+            let winner = record(1, 1, [0, 0, 0], 2.0, puts[0]);
+            let both = [loser, Arc::clone(&winner)];
+            let mut let_go = dismissal(&both, vec![1, 1, 0], (0, 1)).expect("a loser");
+            (let_go.origin, let_go.number, let_go.stamp) = (0, 2, 9);
+            let let_go = Arc::new(let_go);
+            let later = record(2, 1, [1, 1, 0], 2.0, puts[1]);
+            for order in [[&let_go, &later], [&later, &let_go]] {
+                let mut siblings = both.to_vec();
+                for record in order {
+                    merge(&mut siblings, Arc::clone(record));
+                }
+                assert_eq!(super::winner(&siblings), Some(&later), "{puts:?}");
+                assert_eq!(losers(&siblings), Vec::<&Arc<Record>>::new());
+            }
+        }
+    }
+
     #[derive(Debug, Clone, Copy)]
     enum Step {
         /// A region accepts a write, or a delete.
         Accept { region: usize, rank: u8, put: bool },
+        /// A region lets go of one of the versions that have lost, if there are any.
+        Dismiss { region: usize, which: usize },
         /// A link carries the next record of its source.
         Carry { from: usize, to: usize },
     }
@@ -223,8 +322,10 @@ pub(crate) mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let accept = (0usize..3, 0u8..3, any::<bool>())
             .prop_map(|(region, rank, put)| Step::Accept { region, rank, put });
+        let dismiss =
+            (0usize..3, 0usize..2).prop_map(|(region, which)| Step::Dismiss { region, which });
         let carry = (0usize..3, 0usize..3).prop_map(|(from, to)| Step::Carry { from, to });
-        prop::collection::vec(prop_oneof![accept, carry], 1..40)
+        prop::collection::vec(prop_oneof![2 => accept, 1 => dismiss, 3 => carry], 1..60)
     }
 
     #[derive(Default)]
@@ -261,6 +362,26 @@ pub(crate) mod tests {
                         merge(&mut region.siblings, record);
                         prop_assert_eq!(region.siblings.len(), 1, "a region's own write replaces all it knows");
                     }
+                    Step::Dismiss { region: index, which } => {
+                        let region = &mut regions[index];
+                        let losers = losers(&region.siblings);
+                        let Some(loser) = losers.get(which) else { continue };
+                        let (loser, left) = (Arc::clone(*loser), losers.len() - 1);
+                        let seen = context(&region.seen, &region.siblings);
+                        let name = (loser.origin, loser.number);
+                        let mut record = dismissal(&region.siblings, seen, name).expect("a loser");
+                        if !record.covers(&loser) {
+                            continue;
+                        }
+                        region.seen[index] += 1;
+                        (record.origin, record.number) = (index, region.seen[index]);
+                        let shown = winner(&region.siblings).map(|it| it.etag.clone());
+                        let record = Arc::new(record);
+                        region.log.push(Arc::clone(&record));
+                        merge(&mut region.siblings, record);
+                        prop_assert_eq!(winner(&region.siblings).map(|it| it.etag.clone()), shown);
+                        prop_assert_eq!(super::losers(&region.siblings).len(), left);
+                    }
                     Step::Carry { from, to } => {
                         carry(&mut regions, from, to);
                     }
@@ -269,7 +390,11 @@ pub(crate) mod tests {
             for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
                 while carry(&mut regions, from, to) {}
             }
-            let shown = regions.each_ref().map(|region| winner(&region.siblings).map(|record| record.etag.clone()));
+            let etag = |record: &Arc<Record>| record.etag.clone();
+            let shown = regions.each_ref().map(|region| {
+                let losers = losers(&region.siblings).into_iter();
+                (winner(&region.siblings).map(etag), losers.map(etag).collect::<Vec<_>>())
+            });
             prop_assert_eq!(&shown[0], &shown[1]);
             prop_assert_eq!(&shown[0], &shown[2]);
         }

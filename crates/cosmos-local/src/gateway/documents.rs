@@ -38,7 +38,7 @@ impl From<DocumentError> for ApiError {
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         let (status, substatus) = match &error {
-            WriteError::Conflict => (StatusCode::CONFLICT, 0),
+            WriteError::Conflict | WriteError::Entangled => (StatusCode::CONFLICT, 0),
             WriteError::NotUnique => (StatusCode::CONFLICT, 3301),
             WriteError::NotFound => (StatusCode::NOT_FOUND, 0),
             WriteError::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, 0),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     query::{Place, SortOrder, SortPaths},
-    record::{ItemKey, Record, is_forgettable, merge, winner},
+    record::{ItemKey, Record, is_forgettable, losers, merge, winner},
     scope::Scope,
     ttl::Lifetimes,
     vector,
@@ -109,18 +109,9 @@ impl Item {
         winner(&self.siblings)
     }
 
-    /// Records that nobody has replaced, and that have lost against the winner; in an order that does not depend on which
-    /// came first. One that says what the winner says has not lost: regions that let go of a conflict at the same time repeat
-    /// the winner, each in a record of its own.
+    /// Records that nobody has replaced, and that have lost against the winner.
     pub(crate) fn losers(&self) -> Vec<&Arc<Record>> {
-        let winner = self.winner().map(|record| &record.etag);
-        let mut losers: Vec<&Arc<Record>> = self
-            .siblings
-            .iter()
-            .filter(|record| Some(&record.etag) != winner)
-            .collect();
-        losers.sort_unstable_by_key(|record| (record.origin, record.number));
-        losers
+        losers(&self.siblings)
     }
 
     /// The version that stands; `None` when that is a delete.
@@ -469,6 +460,7 @@ mod tests {
         assert!(!item.is_forgettable(&[9; 3], true));
         for region in 0..2 {
             let mut dismissal = record(region, 2, [1, 1, 0], 2.0, false);
+            Arc::make_mut(&mut dismissal).repeats = Some(Box::new(winner.mutation()));
             Arc::make_mut(&mut dismissal).etag = winner.etag.clone();
             item.add(dismissal, 3, &[2, 2, 0]);
             assert!(item.losers().is_empty());

@@ -10,7 +10,7 @@ use crate::{
     document::{Document, unique_values, without_system_properties},
     partition_key::PartitionKey,
     patch::{Patch, PatchError},
-    record::{ItemKey, Record, STAMP_COUNTER_BITS, context},
+    record::{ItemKey, Record, STAMP_COUNTER_BITS, context, dismissal},
     ttl::Lifetimes,
     vector,
 };
@@ -312,6 +312,7 @@ impl Staged<'_> {
             is_expiry,
             followers: 0,
             unique: Vec::new(),
+            repeats: None,
         };
         if let Some(document) = document {
             record.unique = unique_values(context.container, &document.members);
@@ -389,21 +390,14 @@ impl Staged<'_> {
         let item = self
             .item(context.container.number, key)
             .ok_or(WriteError::NotFound)?;
-        let losers = item.losers();
-        if !losers
-            .iter()
-            .any(|record| (record.origin, record.number) == loser)
-        {
-            return Err(WriteError::NotFound);
-        }
-        let winner = item.winner().ok_or(WriteError::NotFound)?;
-        let mut record = Record::clone(winner);
-        record.context = self.context(context, Some(item));
-        for other in losers {
-            if (other.origin, other.number) != loser {
-                // An item has one version of each region that is not replaced, so this lets go of no other.
-                vector::set(&mut record.context, other.origin, other.number - 1);
-            }
+        let name = |record: &Record| (record.origin, record.number);
+        let of = item.siblings().iter().find(|it| name(it) == loser);
+        let of = of.ok_or(WriteError::NotFound)?;
+        let seen = self.context(context, Some(item));
+        let dismissal = dismissal(item.siblings(), seen, loser);
+        let mut record = dismissal.ok_or(WriteError::NotFound)?;
+        if !record.covers(of) {
+            return Err(WriteError::Entangled);
         }
         record.origin = context.region;
         record.number = self.next_number(context);

@@ -86,6 +86,7 @@ impl Filled {
                 is_expiry: false,
                 followers: 0,
                 unique: Vec::new(),
+                repeats: None,
             })
         };
         let records = puts.map(record).collect();
