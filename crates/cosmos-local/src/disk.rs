@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What rows look like; whoever changes that counts on.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Bytes of rows that wait in memory before they are sorted into a file.
 const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
@@ -371,7 +371,7 @@ impl Storage for Disk {
         let displaced: Vec<_> = delta
             .displaced
             .iter()
-            .filter(|it| self.is_logged(it))
+            .filter(|it| self.is_logged(it) && !self.displaced.contains(&it.number))
             .collect();
         for record in displaced {
             batch.put(log_key(record.number), write(&**record, room(record))?);

@@ -28,8 +28,9 @@
 //! In a test, with the SDK that the application uses:
 //!
 //! ```
-//! # use azure_data_cosmos::{AccountReference, CosmosClient, RoutingStrategy};
-//! # use cosmos_local::{CosmosLocal, EMULATOR_KEY, RegionConfig};
+//! use azure_data_cosmos::{AccountReference, CosmosClient, RoutingStrategy};
+//! use cosmos_local::{CosmosLocal, EMULATOR_KEY, RegionConfig};
+//!
 //! # /*
 //! #[tokio::test]
 //! # */ #[tokio::main(flavor = "current_thread")] async fn main() { a_database_is_created().await.unwrap() }
@@ -38,7 +39,8 @@
 //!     let reference = AccountReference::with_authentication_key(account.endpoint().parse()?, EMULATOR_KEY);
 //!     let client = CosmosClient::builder().build(reference, RoutingStrategy::PreferredRegions(vec![])).await?;
 //!     client.create_database("shop", None).await?;
-//!     Ok(account.shutdown().await)
+//!     account.shutdown().await;
+//!     Ok(())
 //! }
 //! ```
 
@@ -61,10 +63,6 @@ mod metadata;
 mod offer;
 mod partition_key;
 mod patch;
-#[allow(
-    dead_code,
-    reason = "what an index needs to know of a query is there before the index"
-)]
 mod query;
 mod ranges;
 mod record;

@@ -63,7 +63,7 @@ pub(crate) struct ItemKey {
 
 impl Record {
     /// Whether the writer of this record had seen `other`.
-    pub(crate) fn covers(&self, other: &Self) -> bool {
+    fn covers(&self, other: &Self) -> bool {
         vector::at(&self.context, other.origin) >= other.number
     }
 
@@ -123,7 +123,7 @@ pub(crate) fn context<R: AsRef<Record>>(seen: &[u64], siblings: &[R]) -> Vec<u64
     context
 }
 
-/// Adds a record to the siblings of its item. Returns those that are none any more, or the record where it is none.
+/// Adds a record to the siblings of its item. Returns those that are none any more, and the record where it is none.
 pub(crate) fn merge<R: AsRef<Record>>(siblings: &mut Vec<R>, record: R) -> Vec<R> {
     let is_replaced = |sibling: &mut R| record.as_ref().covers(sibling.as_ref());
     let mut replaced: Vec<R> = siblings.extract_if(.., is_replaced).collect();
@@ -166,31 +166,47 @@ pub(crate) fn losers<R: AsRef<Record>>(siblings: &[R]) -> Vec<&R> {
     losers
 }
 
-/// A record that says again what the winner says, and replaces one of those that have lost, by its region and number; the
-/// others stay in conflict with it. `None` when that one is none of them.
-///
-/// Its context is this one, but for what would let go of the others too. Rarely, that cannot be told apart: where conflicts
-/// of one item were let go of in several regions at the same time. Then the record does not replace the one it is about.
+/// Why a version that has lost cannot be let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undismissed {
+    /// It is not there, or has not lost.
+    Missing,
+    /// Conflicts of the item were let go of in several regions at the same time, and this one cannot be told apart from
+    /// another.
+    Entangled,
+}
+
+/// A record that says again what the winner says, and replaces one of those that have lost, by its region and number, with
+/// all that say the same; the others stay in conflict with it. Its context is this one, but for what would let go of the
+/// others too.
 pub(crate) fn dismissal<R: AsRef<Record>>(
     siblings: &[R],
     context: Vec<u64>,
     loser: (usize, u64),
-) -> Option<Record> {
-    let name = |record: &&R| (record.as_ref().origin, record.as_ref().number);
+) -> Result<Record, Undismissed> {
     let losers = losers(siblings);
-    losers.iter().find(|record| name(record) == loser)?;
-    let winner = winner(siblings)?.as_ref();
+    let mut records = losers.iter().map(|record| record.as_ref());
+    let loser = records.find(|record| (record.origin, record.number) == loser);
+    let (Some(loser), Some(winner)) = (loser, winner(siblings)) else {
+        return Err(Undismissed::Missing);
+    };
+    let winner = winner.as_ref();
     let mut record = winner.clone();
     record.repeats = Some(Box::new(winner.mutation()));
     record.context = context;
-    for other in losers.iter().filter(|other| name(other) != loser) {
-        let (other, said) = (other.as_ref(), other.as_ref().mutation());
+    let others = losers.iter().map(|record| record.as_ref());
+    // What the loser says was known to whoever wrote it, and has to be known to this one.
+    for other in others.filter(|other| other.mutation() != loser.mutation()) {
+        let said = other.mutation();
         for (origin, number) in [(other.origin, other.number), (said.origin, said.number)] {
             let known = vector::at(&record.context, origin).min(number - 1);
             vector::set(&mut record.context, origin, known);
         }
     }
-    Some(record)
+    match record.covers(loser) {
+        true => Ok(record),
+        false => Err(Undismissed::Entangled),
+    }
 }
 
 /// Whether nothing but a delete is left of an item, which may be forgotten when that is so of all mutations up to `known`:
@@ -345,7 +361,38 @@ pub(crate) mod tests {
         true
     }
 
+    /// Two regions let go of the same conflict, hear of each other and of a version that wins over both, and let go again.
+    fn let_go_twice() -> Vec<Arc<Record>> {
+        let let_go = |siblings: &[Arc<Record>], seen: [u64; 4], loser, (origin, number)| {
+            let mut record = dismissal(siblings, seen.to_vec(), loser).expect("a loser");
+            (record.origin, record.number) = (origin, number);
+            Arc::new(record)
+        };
+        let first = record(0, 1, [0; 3], 1.0, true);
+        let second = record(2, 1, [0; 3], 2.0, true);
+        let third = record(3, 1, [0; 3], 3.0, true);
+        let both = [Arc::clone(&first), Arc::clone(&second)];
+        let one = let_go(&both, [1, 0, 1, 0], (0, 1), (0, 2));
+        let other = let_go(&both, [1, 0, 1, 0], (0, 1), (1, 1));
+        let all = [&one, &other, &third].map(Arc::clone);
+        let again = let_go(&all, [2, 1, 1, 1], (0, 2), (0, 3));
+        let too = let_go(&all, [2, 1, 1, 1], (1, 1), (1, 2));
+        [first, second, third, one, other, again, too].into()
+    }
+
     proptest! {
+        #[test]
+        fn what_was_let_go_of_twice_is_gone_whatever_comes_when(
+            records in Just(let_go_twice()).prop_shuffle(),
+        ) {
+            let mut siblings = Vec::new();
+            for record in records {
+                merge(&mut siblings, record);
+            }
+            prop_assert_eq!(winner(&siblings).map(|it| it.rank), Some(3.0));
+            prop_assert!(losers(&siblings).is_empty(), "{:?}", siblings);
+        }
+
         /// Three regions write one item and hear of each other in any order: in the end all show the same.
         #[test]
         fn regions_converge_whatever_arrives_when(steps in steps()) {
@@ -366,13 +413,17 @@ pub(crate) mod tests {
                         let region = &mut regions[index];
                         let losers = losers(&region.siblings);
                         let Some(loser) = losers.get(which) else { continue };
-                        let (loser, left) = (Arc::clone(*loser), losers.len() - 1);
+                        let others = losers.iter().filter(|it| it.mutation() != loser.mutation());
+                        let left = others.count();
                         let seen = context(&region.seen, &region.siblings);
                         let name = (loser.origin, loser.number);
-                        let mut record = dismissal(&region.siblings, seen, name).expect("a loser");
-                        if !record.covers(&loser) {
-                            continue;
-                        }
+                        let mut record = match dismissal(&region.siblings, seen, name) {
+                            Ok(record) => record,
+                            Err(why) => {
+                                prop_assert_eq!(why, Undismissed::Entangled);
+                                continue;
+                            }
+                        };
                         region.seen[index] += 1;
                         (record.origin, record.number) = (index, region.seen[index]);
                         let shown = winner(&region.siblings).map(|it| it.etag.clone());

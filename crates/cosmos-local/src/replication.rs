@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Mutations that are carried at once, at the most.
 const BATCH: usize = 256;
 
+/// Bytes of documents that are carried at once, beyond which nothing more is added.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
 /// Whether a link carries anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {
@@ -108,13 +111,13 @@ impl Link {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         let wall = u64::try_from(wall.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         let now = clock.read(wall.max(source.stamp >> STAMP_COUNTER_BITS), Instant::now());
-        let mut due = Vec::new();
+        let (mut due, mut bytes) = (Vec::new(), 0);
         for (_, record) in source.log.range(seen + 1..) {
             // What was accepted as one is carried as one.
             let is_whole = due
                 .last()
                 .is_none_or(|last: &Arc<Record>| last.followers == 0);
-            if is_whole && due.len() >= BATCH {
+            if is_whole && (due.len() >= BATCH || bytes > BATCH_BYTES) {
                 break;
             }
             let at = record.accepted_ms().saturating_add(lag);
@@ -127,6 +130,7 @@ impl Link {
                     (due, None)
                 };
             }
+            bytes += record.body.as_ref().map_or(0, String::len);
             due.push(Arc::clone(record));
         }
         (due, None)

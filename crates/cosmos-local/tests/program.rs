@@ -378,7 +378,10 @@ impl Reader {
 
     /// Reads until the process is killed.
     async fn follow(mut self, gateway: Raw) -> Self {
-        while self.drain(&gateway).await {}
+        while self.drain(&gateway).await {
+            // Others want to be answered too.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self
     }
 

@@ -34,13 +34,19 @@ fn parse_id(id: &str) -> Option<((usize, u64), String)> {
     Some((loser, parts.next()?.to_owned()))
 }
 
+/// By which resource ids tell mutations apart.
+fn ordinal(origin: usize, number: u64) -> u64 {
+    number * MAX_REGIONS + origin as u64
+}
+
 fn view(container: &Container, loser: &Record) -> Value {
-    let ordinal = loser.number * MAX_REGIONS + loser.origin as u64;
-    let rid = container.conflict_rid(ordinal);
+    let rid = container.conflict_rid(ordinal(loser.origin, loser.number));
     let operation = match &loser.body {
         None => "delete",
-        // An item's ordinal is that of the record that created it.
-        Some(_) if loser.ordinal == ordinal => "create",
+        // An item's ordinal is that of the mutation that created it.
+        Some(_) if loser.ordinal == ordinal(loser.mutation().origin, loser.mutation().number) => {
+            "create"
+        }
         Some(_) => "replace",
     };
     json!({
@@ -111,12 +117,8 @@ impl Gateway {
         let partition = partition(request, container)?;
         match request.method {
             Method::GET | Method::HEAD => {
-                let losers = losers(region, request, container)?;
-                let loser = losers
-                    .iter()
-                    .find(|loser| conflict_id(loser) == id)
-                    .ok_or_else(missing)?;
-                Ok(Reply::json(StatusCode::OK, &view(container, loser))
+                let loser = loser(region, container, partition, id).ok_or_else(missing)?;
+                Ok(Reply::json(StatusCode::OK, &view(container, &loser))
                     .header("etag", loser.etag.clone()))
             }
             Method::DELETE => {
@@ -152,6 +154,23 @@ impl Gateway {
         made.map_err(|rejected| region.refusal(rejected.error))?;
         Ok(Reply::empty(StatusCode::NO_CONTENT))
     }
+}
+
+/// The version that has lost which a conflict is about.
+fn loser(
+    region: &Region,
+    container: &Container,
+    partition: PartitionKey,
+    conflict: &str,
+) -> Option<Arc<Record>> {
+    let (name, id) = parse_id(conflict).filter(|_| container.keeps_conflicts)?;
+    let id = id.into();
+    let state = region.replica.read();
+    let item = state.item(container.number, &ItemKey { partition, id })?;
+    let mut losers = item.losers().into_iter();
+    losers
+        .find(|record| (record.origin, record.number) == name)
+        .cloned()
 }
 
 /// All versions in the scope of a request that have lost.

@@ -279,8 +279,8 @@ impl Execution {
             && order.is_some_and(|order| table.has_order(scope, &order.paths))
     }
 
-    /// What to read in an order, if that is what the query wants.
-    fn order(&mut self) -> Option<(Scope, SortOrder)> {
+    /// What to read in an order, if that is what the query wants; it is only told once.
+    fn take_order(&mut self) -> Option<(Scope, SortOrder)> {
         let [only] = self.scopes.as_slice() else {
             return None;
         };
@@ -297,7 +297,7 @@ impl Execution {
         };
         let looked_at = Cell::new(0);
         let count = |_: &Stored| looked_at.set(looked_at.get() + 1);
-        let order = self.order();
+        let order = self.take_order();
         let source = Source::new(self.replica, &self.container, self.conditions);
         let (query, limits, after) = (&self.query, self.limits, after.as_ref());
         let from = key.map_or(Bound::Unbounded, Bound::Included);

@@ -112,11 +112,13 @@ impl QueryError {
     }
 
     /// Which rule was broken.
+    #[cfg(test)]
     pub(crate) fn code(&self) -> ErrorCode {
         self.0.code
     }
 
     /// The half-open range of characters the error is about, where it is about a place.
+    #[cfg(test)]
     pub(crate) fn location(&self) -> Option<(usize, usize)> {
         self.0.location
     }

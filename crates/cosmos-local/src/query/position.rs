@@ -34,6 +34,7 @@ impl Position {
     }
 
     /// The document the last row came from: a scan goes on here, this document included.
+    #[cfg(test)]
     pub(crate) fn rid(&self) -> &str {
         &self.rid
     }

@@ -352,7 +352,7 @@ mod tests {
         container::{Container, sample},
         disk::{Disk, tests::Failing},
         document::Document,
-        record::tests::record,
+        record::{ItemKey, tests::record},
         ttl::Lifetimes,
     };
 
@@ -378,6 +378,10 @@ mod tests {
         Arrive(u8, f64),
         /// The other region has this part of all mutations.
         Trim(f64),
+        /// Lets go of a version that has lost.
+        Dismiss(u8),
+        /// Forgets what was deleted.
+        Collect,
         Forget,
     }
 
@@ -388,6 +392,8 @@ mod tests {
             3 => id().prop_map(Action::Delete),
             3 => (id(), 0.0..1.0).prop_map(|(id, part)| Action::Arrive(id, part)),
             2 => (0.0..1.0).prop_map(Action::Trim),
+            3 => id().prop_map(Action::Dismiss),
+            1 => Just(Action::Collect),
             1 => Just(Action::Forget),
         ];
         prop::collection::vec(prop::collection::vec(action, 1..5), 1..12)
@@ -418,6 +424,31 @@ mod tests {
                 changed.key.partition = creation(container, "0").partition;
                 changed.key.id = id.to_string().into();
                 staged.apply(arrived);
+            }
+            Action::Dismiss(id) => {
+                let mut transaction = creation(container, &id.to_string());
+                let (partition, id) = (transaction.partition.clone(), id.to_string());
+                let key = ItemKey {
+                    partition,
+                    id: id.as_str().into(),
+                };
+                let item = staged.item(container.number, &key);
+                let losers = item.map(Item::losers).unwrap_or_default();
+                if let Some(loser) = losers.first().map(|it| (it.origin, it.number)) {
+                    transaction.steps = vec![Step::new(Change::Dismiss { id, loser })];
+                    // It may be that it cannot be told apart.
+                    let _ = staged.transact(0, transaction);
+                }
+            }
+            Action::Collect => {
+                let ids = (0..3_u8).map(|id| creation(container, &id.to_string()));
+                let keys = ids.enumerate().map(|(id, transaction)| ItemKey {
+                    partition: transaction.partition,
+                    id: id.to_string().into(),
+                });
+                let items = keys.map(|key| (container.number, key, true)).collect();
+                let known = staged.delta.seen.clone();
+                staged.collect(Tombstones { known, items });
             }
             Action::Trim(known) => staged.trim(part(known, staged.base.seen[0])),
             Action::Forget => staged.forget(container.number),

@@ -31,7 +31,10 @@ const MAX_RANGE_BYTES: usize = MAX_BYTES / 2;
 
 /// Ranges that have orders at the most, but those with orders that are being made: every change of an item looks through
 /// them. The one with the smallest orders goes, as these are soon made again.
-const MAX_RANGES: usize = 256;
+const MAX_RANGES: usize = 64;
+
+/// Orders of ranges that are made at the same time; they stay until they are made, whatever room they take.
+const MAX_RANGES_BEING_MADE: usize = 4;
 
 /// Orders of a partition or range at the most, but those that are being made; the first ones go.
 const MAX_ORDERS: usize = 8;
@@ -51,7 +54,7 @@ const IS_OBJECT: &str = "the body of an item is a JSON object";
 pub(crate) enum Ordered {
     /// The order is still being made: ask again, when others have had the lock.
     Unfinished,
-    /// There is no such order, as it would be too large.
+    /// There is no such order, as it would be too large, or too many are being made.
     TooLarge,
     /// Items, and the place of the last one where there may be more.
     Items(Vec<Arc<Record>>, Option<Place>),
@@ -287,6 +290,8 @@ impl Orders {
         behind: Option<&Place>,
         most: usize,
     ) -> Ordered {
+        let being_made = self.ranges.values().flatten();
+        let is_busy = being_made.filter(|it| it.is_being_made()).count() >= MAX_RANGES_BEING_MADE;
         let (orders, most_bytes, in_use) = match scope.partition() {
             Some(partition) if !scope.contains(partition) => {
                 return Ordered::Items(Vec::new(), None);
@@ -303,6 +308,9 @@ impl Orders {
             }
         };
         let known = orders.iter().position(|order| order.paths == wanted.paths);
+        if known.is_none() && is_busy && scope.partition().is_none() {
+            return Ordered::TooLarge;
+        }
         let number = known.unwrap_or_else(|| {
             if orders.len() >= MAX_ORDERS
                 && let Some(first) = orders.iter().position(|order| !order.is_being_made())

@@ -10,7 +10,7 @@ use crate::{
     document::{Document, unique_values, without_system_properties},
     partition_key::PartitionKey,
     patch::{Patch, PatchError},
-    record::{ItemKey, Record, STAMP_COUNTER_BITS, context, dismissal},
+    record::{ItemKey, Record, STAMP_COUNTER_BITS, Undismissed, context, dismissal},
     ttl::Lifetimes,
     vector,
 };
@@ -390,15 +390,11 @@ impl Staged<'_> {
         let item = self
             .item(context.container.number, key)
             .ok_or(WriteError::NotFound)?;
-        let name = |record: &Record| (record.origin, record.number);
-        let of = item.siblings().iter().find(|it| name(it) == loser);
-        let of = of.ok_or(WriteError::NotFound)?;
         let seen = self.context(context, Some(item));
-        let dismissal = dismissal(item.siblings(), seen, loser);
-        let mut record = dismissal.ok_or(WriteError::NotFound)?;
-        if !record.covers(of) {
-            return Err(WriteError::Entangled);
-        }
+        let mut record = dismissal(item.siblings(), seen, loser).map_err(|why| match why {
+            Undismissed::Missing => WriteError::NotFound,
+            Undismissed::Entangled => WriteError::Entangled,
+        })?;
         record.origin = context.region;
         record.number = self.next_number(context);
         record.followers = 0;
