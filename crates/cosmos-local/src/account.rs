@@ -331,18 +331,15 @@ impl Account {
         let Some(listener) = self.inner.topology.listener(&region) else {
             return Ok(());
         };
-        if availability == Availability::Refusing {
-            listener.stop().await;
-            return Ok(());
-        }
-        listener
-            .resume()
-            .await
-            .map_err(|source| ControlError::Listen {
-                region: name.to_owned(),
-                port: listener.port(),
-                source,
-            })
+        let changed = match availability {
+            Availability::Refusing => listener.refuse().await,
+            _ => listener.resume().await,
+        };
+        changed.map_err(|source| ControlError::Listen {
+            region: name.to_owned(),
+            port: listener.port(),
+            source,
+        })
     }
 
     /// Makes another region the one that takes the writes; waits while regions are added or removed.

@@ -1,6 +1,15 @@
 //! The sockets of one gateway, which can be closed and opened again on the same port.
 
-use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -10,7 +19,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{Mutex, Semaphore},
     task::JoinHandle,
     time::sleep,
@@ -32,9 +41,21 @@ const MAX_STREAMS: u32 = 1000;
 /// says so again until somebody else lets go of some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that wait to be accepted, at the most.
+const BACKLOG: u32 = 1024;
+
 struct Serving {
     stop: CancellationToken,
     accepting: JoinHandle<()>,
+}
+
+/// What becomes of those who connect.
+enum State {
+    Serving(Serving),
+    /// They are refused, and the system gives the port to nobody else who asks for any.
+    Refusing(TcpSocket),
+    /// The port is anybody's.
+    Closed,
 }
 
 /// A gateway's door.
@@ -42,8 +63,8 @@ pub(crate) struct Listener {
     port: u16,
     gateway: Arc<Gateway>,
     door: Door,
-    serving: Mutex<Option<Serving>>,
-    online: std::sync::atomic::AtomicBool,
+    state: Mutex<State>,
+    online: AtomicBool,
 }
 
 /// A port that is taken; who connects waits until it is served.
@@ -55,7 +76,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Takes a port of 127.0.0.1; 0 is any.
     pub(crate) async fn bind(port: u16) -> io::Result<Self> {
-        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let socket = bind(port)?.listen(BACKLOG)?;
         let port = socket.local_addr()?.port();
         Ok(Self { socket, port })
     }
@@ -71,7 +92,7 @@ impl Socket {
             port: self.port,
             gateway,
             door,
-            serving: Mutex::new(Some(serving)),
+            state: Mutex::new(State::Serving(serving)),
             online: true.into(),
         }
     }
@@ -83,39 +104,67 @@ impl Listener {
     }
 
     pub(crate) fn is_online(&self) -> bool {
-        self.online.load(std::sync::atomic::Ordering::Relaxed)
+        self.online.load(Ordering::Relaxed)
     }
 
-    /// Closes the socket and drops open connections, as an outage does.
+    /// Closes the socket and drops open connections for good.
     pub(crate) async fn stop(&self) {
-        if let Some(serving) = self.serving.lock().await.take() {
+        self.close(&mut *self.state.lock().await).await;
+    }
+
+    async fn close(&self, state: &mut State) {
+        if let State::Serving(serving) = std::mem::replace(state, State::Closed) {
             serving.stop.cancel();
             // It ends by the token; the only other end is a panic, which has been reported.
             let _ = serving.accepting.await;
         }
-        self.online
-            .store(false, std::sync::atomic::Ordering::Relaxed);
+        self.online.store(false, Ordering::Relaxed);
     }
 
-    /// Opens the socket again.
-    pub(crate) async fn resume(&self) -> io::Result<()> {
-        let mut serving = self.serving.lock().await;
-        if serving.is_none() {
-            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
-            *serving = Some(serve(socket, Arc::clone(&self.gateway), self.door.clone()));
-            self.online
-                .store(true, std::sync::atomic::Ordering::Relaxed);
+    /// Refuses and drops connections, as an outage does.
+    pub(crate) async fn refuse(&self) -> io::Result<()> {
+        let mut state = self.state.lock().await;
+        if let State::Serving(_) = *state {
+            self.close(&mut state).await;
+            *state = State::Refusing(bind(self.port)?);
         }
+        Ok(())
+    }
+
+    /// Answers again.
+    pub(crate) async fn resume(&self) -> io::Result<()> {
+        let mut state = self.state.lock().await;
+        let socket = match std::mem::replace(&mut *state, State::Closed) {
+            State::Serving(serving) => {
+                *state = State::Serving(serving);
+                return Ok(());
+            }
+            State::Refusing(socket) => socket,
+            State::Closed => bind(self.port)?,
+        };
+        let (gateway, door) = (Arc::clone(&self.gateway), self.door.clone());
+        *state = State::Serving(serve(socket.listen(BACKLOG)?, gateway, door));
+        self.online.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(serving) = self.serving.get_mut() {
+        if let State::Serving(serving) = self.state.get_mut() {
             serving.stop.cancel();
         }
     }
+}
+
+/// Takes a port of 127.0.0.1, where connections are refused until somebody listens; 0 is any.
+fn bind(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Connections that have just ended do not keep the port. On Windows that is so anyway, and this would share it.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+    Ok(socket)
 }
 
 /// What is accepted next, sooner or later.
