@@ -28,6 +28,16 @@ async fn put(items: &Container, id: &str, more: Value) -> Answer {
     items.upsert(&key("t"), &item).await
 }
 
+/// An account of so many regions, with a container whose conflicts are left to its users.
+async fn with_conflicts(regions: usize) -> (Account, Vec<Container>) {
+    let account = builder(regions).start().await.unwrap();
+    let raw = gateways(&account);
+    let mut custom = definition();
+    custom["conflictResolutionPolicy"] = json!({"mode": "Custom"});
+    assert_eq!(raw[0].create(custom).await.status, 201);
+    (account, containers(&raw))
+}
+
 /// An account of two regions of which the first takes the writes, with a container: its gateways, and the container there.
 async fn single_write() -> (Account, Vec<Raw>, Vec<Container>) {
     let account = builder(2)
@@ -469,12 +479,7 @@ async fn the_greatest_value_at_the_conflict_path_wins() {
 
 #[tokio::test]
 async fn conflicts_can_be_left_to_the_users() {
-    let account = builder(3).start().await.unwrap();
-    let raw = gateways(&account);
-    let mut custom = definition();
-    custom["conflictResolutionPolicy"] = json!({"mode": "Custom"});
-    assert_eq!(raw[0].create(custom).await.status, 201);
-    let items = containers(&raw);
+    let (account, items) = with_conflicts(3).await;
     put(&items[0], "x", json!({"from": "before"})).await;
     settled(&account).await;
     set_links(&account, LinkState::Cut);
@@ -911,12 +916,7 @@ async fn a_version_without_a_number_at_the_conflict_path_ranks_by_its_time() {
 
 #[tokio::test]
 async fn losers_are_created_and_deleted_versions_too() {
-    let account = builder(2).start().await.unwrap();
-    let raw = gateways(&account);
-    let mut custom = definition();
-    custom["conflictResolutionPolicy"] = json!({"mode": "Custom"});
-    raw[0].create(custom).await;
-    let items = containers(&raw);
+    let (account, items) = with_conflicts(2).await;
     put(&items[0], "old", json!({})).await;
     settled(&account).await;
     set_links(&account, LinkState::Cut);
@@ -948,12 +948,7 @@ async fn losers_are_created_and_deleted_versions_too() {
 
 #[tokio::test]
 async fn conflicts_come_in_pages() {
-    let account = builder(2).start().await.unwrap();
-    let raw = gateways(&account);
-    let mut custom = definition();
-    custom["conflictResolutionPolicy"] = json!({"mode": "Custom"});
-    assert_eq!(raw[0].create(custom).await.status, 201);
-    let items = containers(&raw);
+    let (account, items) = with_conflicts(2).await;
     settled(&account).await;
     set_links(&account, LinkState::Cut);
     for items in &items {
