@@ -171,8 +171,8 @@ pub(crate) fn losers<R: AsRef<Record>>(siblings: &[R]) -> Vec<&R> {
 pub(crate) enum Undismissed {
     /// It is not there, or has not lost.
     Missing,
-    /// Conflicts of the item were let go of in several regions at the same time, and this one cannot be told apart from
-    /// another.
+    /// The same region has accepted another one before it, which has to go first: who knows of a mutation knows of those
+    /// before it.
     Entangled,
 }
 
@@ -359,6 +359,33 @@ pub(crate) mod tests {
         regions[to].seen[from] += 1;
         merge(&mut regions[to].siblings, record);
         true
+    }
+
+    #[test]
+    fn of_a_region_what_was_accepted_first_is_let_go_of_first() {
+        let winner = record(0, 1, [0; 3], 9.0, true);
+        let first = record(1, 1, [0; 3], 1.0, true);
+        // The region has let go of something else, and not of what it had accepted before.
+        let mut second = record(1, 2, [0, 0, 1], 2.0, true);
+        Arc::make_mut(&mut second).repeats = Some(Box::new(Mutation {
+            stamp: 0,
+            origin: 2,
+            number: 1,
+        }));
+        let mut siblings = vec![winner, first, second];
+        let seen = || vec![1, 2, 1];
+        let entangled = dismissal(&siblings, seen(), (1, 2));
+        assert_eq!(entangled, Err(Undismissed::Entangled));
+        for number in 1..=2 {
+            assert_eq!(losers(&siblings).len(), 3 - number);
+            let let_go = dismissal(&siblings, seen(), (1, number as u64));
+            let mut let_go = let_go.expect("the first one");
+            let_go.number = 1 + number as u64;
+            merge(&mut siblings, Arc::new(let_go));
+        }
+        assert!(losers(&siblings).is_empty());
+        let gone = dismissal(&siblings, seen(), (1, 2));
+        assert_eq!(gone, Err(Undismissed::Missing));
     }
 
     /// Two regions let go of the same conflict, hear of each other and of a version that wins over both, and let go again.

@@ -60,7 +60,7 @@ pub(crate) enum WriteError {
     #[error("the item does not meet the patch's condition")]
     ConditionFalse,
     #[error(
-        "regions have let go of conflicts of this item at the same time, and this one does not end alone; let go of the others first, or write the item"
+        "the same region has accepted another version of this item before, which is in conflict too; let go of that one first, or write the item"
     )]
     Entangled,
     #[error("the items that a batch reads have more than 4 MB; read fewer at a time")]
