@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     record::Record,
     replica::{Delta, Item, State},
+    vector,
 };
 
 /// What rows look like; whoever changes that counts on.
@@ -36,7 +37,7 @@ const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of files that are kept in memory; they are read at start, and where files are merged.
 const CACHE_BYTES: u64 = 1024 * 1024;
 
-/// Bytes of items that are written at a time where all of a region are, by an estimate.
+/// Bytes of items or log rows that are written at a time where all of a region or container are, by an estimate.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// The one table of rows. Several would share the journal, and hold on to it for each other.
@@ -141,6 +142,8 @@ pub(crate) struct Disk {
     rows: Keyspace,
     /// Own mutations up to this number are in the log no more.
     trimmed: u64,
+    /// Own mutations up to this number are on disk.
+    accepted: u64,
     /// Own mutations that have a row of the log.
     displaced: BTreeSet<u64>,
     /// Bytes written since rows were last left to be sorted into a file.
@@ -177,7 +180,7 @@ impl Disk {
     pub(crate) fn create(path: &Path, index: usize, state: &State) -> Result<Self, DiskError> {
         remove(path)?;
         let mut disk = Self::database(path, index, |_| Ok(()))?;
-        disk.trimmed = state.seen_of(index);
+        (disk.trimmed, disk.accepted) = (state.seen_of(index), state.seen_of(index));
         let mut batch = disk.batch();
         for (container, table) in &state.tables {
             for item in table.items.values() {
@@ -213,6 +216,7 @@ impl Disk {
         Ok(Self {
             index,
             trimmed: 0,
+            accepted: 0,
             displaced: BTreeSet::new(),
             rows: database.keyspace(ROWS, options)?,
             // What a journal from before had.
@@ -256,7 +260,8 @@ impl Disk {
             let table = state.tables.entry(container).or_default();
             table.put(key, item);
         }
-        let numbers = self.trimmed + 1..=state.seen_of(self.index);
+        self.accepted = state.seen_of(self.index);
+        let numbers = self.trimmed + 1..=self.accepted;
         if let Some(missing) = numbers.into_iter().find(|it| !state.log.contains_key(it)) {
             return Err(DiskError::Log(missing));
         }
@@ -275,6 +280,24 @@ impl Disk {
             changes: self.database.batch(),
             bytes: 0,
         }
+    }
+
+    /// Gives rows of the log to records that their items let go of. A container that is deleted can let go of very many, so
+    /// this is begun before all else: until the items' rows are gone, the log is what is in either.
+    fn displace(&mut self, delta: &Delta) -> Result<Batch, DiskError> {
+        let mut batch = self.batch();
+        for record in &delta.displaced {
+            if !self.is_logged(record) || !self.displaced.insert(record.number) {
+                continue;
+            }
+            batch.put(log_key(record.number), write(&**record, room(record))?);
+            // One that is accepted only now is not to be there without what else is.
+            if batch.bytes > BATCH_BYTES && self.displaced.last() <= Some(&self.accepted) {
+                let full = std::mem::replace(&mut batch, self.batch());
+                self.commit(full, None)?;
+            }
+        }
+        Ok(batch)
     }
 
     fn commit(&mut self, batch: Batch, durability: Option<PersistMode>) -> Result<(), DiskError> {
@@ -349,7 +372,8 @@ impl Batch {
 
 impl Storage for Disk {
     fn store(&mut self, delta: &Delta) -> Result<(), DiskError> {
-        let mut batch = self.batch();
+        self.trimmed = self.trimmed.max(delta.trimmed);
+        let mut batch = self.displace(delta)?;
         for (container, items) in &delta.items {
             for item in items.values().flatten() {
                 batch.put_item(*container, item)?;
@@ -363,21 +387,12 @@ impl Storage for Disk {
                 batch.remove(entry.key()?);
             }
         }
-        self.trimmed = self.trimmed.max(delta.trimmed);
         let kept = self.displaced.split_off(&(self.trimmed + 1));
         for number in std::mem::replace(&mut self.displaced, kept) {
             batch.remove(log_key(number));
         }
-        let displaced: Vec<_> = delta
-            .displaced
-            .iter()
-            .filter(|it| self.is_logged(it) && !self.displaced.contains(&it.number))
-            .collect();
-        for record in displaced {
-            batch.put(log_key(record.number), write(&**record, room(record))?);
-            self.displaced.insert(record.number);
-        }
         batch.put_counters(&delta.seen, delta.applied, delta.stamp, self.trimmed)?;
+        self.accepted = vector::at(&delta.seen, self.index);
         self.commit(batch, Some(PersistMode::SyncData))
     }
 }
@@ -494,6 +509,40 @@ pub(crate) mod tests {
         let whole =
             |item: &Item| item.siblings()[0].body.as_ref().map(String::len) == Some(1 << 20);
         assert!(table.items.values().all(whole));
+    }
+
+    #[test]
+    fn what_a_deleted_container_lets_go_of_is_in_the_log_whenever_it_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("region");
+        let mut disk = Disk::create(&path, 0, &State::empty(1)).expect("a new folder");
+        let mut last = delta(1, 1);
+        for number in 1..=12 {
+            last = delta(number, 1 << 20);
+            disk.store(&last).expect("room");
+        }
+        let reopen = |disk: Disk| {
+            drop(disk);
+            let (disk, state) = Disk::open(&path, 0, 1).expect("what was written");
+            let items = state.tables.values().map(|table| table.items.len());
+            let counts = (items.sum::<usize>(), state.log.len());
+            (disk, state, counts)
+        };
+        let (mut disk, state, counts) = reopen(disk);
+        assert_eq!(counts, (12, 10));
+        last.items.clear();
+        last.displaced = state.log.into_values().collect();
+        last.dropped = vec![1];
+        let unfinished = disk.displace(&last).expect("room");
+        assert!(
+            unfinished.bytes < BATCH_BYTES,
+            "the rest is written already"
+        );
+        drop(unfinished);
+        let (mut disk, _, counts) = reopen(disk);
+        assert_eq!(counts, (12, 10), "as if it had not begun");
+        disk.store(&last).expect("room");
+        assert_eq!(reopen(disk).2, (0, 10));
     }
 
     #[test]
