@@ -290,8 +290,6 @@ impl Orders {
         behind: Option<&Place>,
         most: usize,
     ) -> Ordered {
-        let being_made = self.ranges.values().flatten();
-        let is_busy = being_made.filter(|it| it.is_being_made()).count() >= MAX_RANGES_BEING_MADE;
         let (orders, most_bytes, in_use) = match scope.partition() {
             Some(partition) if !scope.contains(partition) => {
                 return Ordered::Items(Vec::new(), None);
@@ -302,15 +300,15 @@ impl Orders {
                 (orders, usize::MAX, InUse::Partition(value))
             }
             None => {
+                if self.is_busy() && !self.is_known(scope, &wanted.paths) {
+                    return Ordered::TooLarge;
+                }
                 self.make_place(scope);
                 let orders = self.ranges.entry(scope.clone()).or_default();
                 (orders, MAX_RANGE_BYTES, InUse::Range(scope, &wanted.paths))
             }
         };
         let known = orders.iter().position(|order| order.paths == wanted.paths);
-        if known.is_none() && is_busy && scope.partition().is_none() {
-            return Ordered::TooLarge;
-        }
         let number = known.unwrap_or_else(|| {
             if orders.len() >= MAX_ORDERS
                 && let Some(first) = orders.iter().position(|order| !order.is_being_made())
@@ -328,6 +326,18 @@ impl Orders {
         let answer = order.read(wanted, behind, most);
         self.make_room(&in_use);
         answer
+    }
+
+    /// Whether no more orders of ranges can be begun.
+    fn is_busy(&self) -> bool {
+        let orders = self.ranges.values().flatten();
+        orders.filter(|it| it.is_being_made()).count() >= MAX_RANGES_BEING_MADE
+    }
+
+    /// Whether an order of a range is there, made or not.
+    fn is_known(&self, range: &Scope, paths: &SortPaths) -> bool {
+        let orders = self.ranges.get(range);
+        orders.is_some_and(|orders| orders.iter().any(|order| order.paths == *paths))
     }
 
     /// Lets go of the orders of another range, if there are too many to have this one too.
@@ -502,6 +512,25 @@ mod tests {
             let (again, unfinished) = all(&mut table, &scope, &order, |_| {});
             assert_eq!((again, unfinished), (found, 0));
         }
+    }
+
+    #[test]
+    fn few_orders_of_ranges_are_made_at_the_same_time() {
+        let (mut table, all) = (Table::default(), Scope::everything());
+        for id in 0..=STEP as u64 {
+            put(&mut table, partition("0"), id, Some(&json!(id)));
+        }
+        let order = |number: usize| order(&format!("SELECT * FROM c ORDER BY c.a{number}"));
+        let read = |number, scope: &Scope| table.ordered(scope, &order(number), None, 1);
+        let is_begun = |number, scope: &Scope| matches!(read(number, scope), Ordered::Unfinished);
+        for number in 0..MAX_RANGES_BEING_MADE {
+            assert!(is_begun(number, &all), "{number}");
+        }
+        let next = MAX_RANGES_BEING_MADE;
+        assert!(matches!(read(next, &all), Ordered::TooLarge));
+        assert!(is_begun(next, &only(&partition("0"))));
+        assert!(matches!(read(0, &all), Ordered::Items(..)), "made");
+        assert!(is_begun(next, &all));
     }
 
     #[test]
